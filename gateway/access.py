@@ -1,0 +1,145 @@
+"""Keys: how they are made, recognised and looked up, and what each may use.
+
+    sk-pgrid- 0123…  56 hex  …cdef  01234567
+    prefix    224 random bits       CRC32 of prefix + the 56 hex digits
+
+The checksum tells a typo apart without a look-up and lets a secret scanner verify a find offline. A secret is stored as its
+SHA-256 (it is random, so it needs no slow hash) and shown once; people see the prefix and 8 digits. The ring holds all keys in
+memory: a key that is revoked there is dead at once. Knows nothing of HTTP or SQL; time is handed in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gateway.errors import ClientError
+
+_RANDOM_DIGITS = 56
+_CHECK_DIGITS = 8
+_SECRET = re.compile(r"(.*)([0-9a-f]{56})([0-9a-f]{8})", re.DOTALL)
+HINT_DIGITS = 8
+
+# In the order in which a message names them; all are looked at.
+CREDENTIAL_HEADERS = ("x-api-key", "api-key", "authorization")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key as the walk needs it. `rpm` 0 = unlimited; `models` None = all; `dead_at_ms` = expiry or revocation, if any."""
+
+    id: int
+    user_id: int
+    user_name: str
+    wallet_id: int
+    name: str
+    hint: str
+    rpm: int
+    models: frozenset[str] | None
+    expires_at_ms: int | None
+    revoked_at_ms: int | None
+
+    @property
+    def dead_at_ms(self) -> int | None:
+        ends = [end for end in (self.expires_at_ms, self.revoked_at_ms) if end is not None]
+        return min(ends) if ends else None
+
+
+def make_secret(prefix: str) -> str:
+    digits = secrets.token_hex(_RANDOM_DIGITS // 2)
+    return prefix + digits + _checksum(prefix + digits)
+
+
+def looks_like_key(secret: str) -> bool:
+    """Whether the text has our form and its checksum is right, under whatever prefix it was made."""
+    match = _SECRET.fullmatch(secret)
+    return match is not None and match.group(3) == _checksum(match.group(1) + match.group(2))
+
+
+def hash_secret(secret: str) -> bytes:
+    return hashlib.sha256(_bytes(secret)).digest()
+
+
+def hint_of(prefix: str, secret: str) -> str:
+    """What people are shown of a key: its prefix and first 8 digits."""
+    return secret[: len(prefix) + HINT_DIGITS]
+
+
+class KeyRing:
+    """All keys by hash. `put` and `drop` follow the database in the same step as its commit."""
+
+    def __init__(self, keys: Iterable[tuple[bytes, Key]] = ()) -> None:
+        self._by_hash: dict[bytes, Key] = dict(keys)
+
+    def put(self, secret_hash: bytes, key: Key) -> None:
+        self._by_hash[secret_hash] = key
+
+    def drop(self, secret_hash: bytes) -> None:
+        self._by_hash.pop(secret_hash, None)
+
+    def drop_user(self, user_id: int) -> None:
+        self._by_hash = {secret_hash: key for secret_hash, key in self._by_hash.items() if key.user_id != user_id}
+
+    def authenticate(self, headers: Sequence[tuple[str, str]], prefix: str, at_ms: int) -> Key:
+        """The key that a request's headers (lower-case names) carry.
+
+        The one credential that is ours counts, others are ignored. Raises ClientError `unauthenticated`: none, unknown, two
+        different ones of ours, expired, revoked. Messages never repeat the value, and avoid the vendor's wordings that make
+        Claude Code show its own login or billing page.
+        """
+        ours = [credential for credential in dict.fromkeys(_credentials(headers)) if looks_like_key(credential)]
+        if len(ours) > 1:
+            raise unauthenticated("Two different keys were sent; send one, in x-api-key or as Authorization: Bearer.")
+        if not ours:
+            raise unauthenticated(_why_none(list(_credentials(headers)), prefix))
+        key = self._by_hash.get(hash_secret(ours[0]))
+        if key is None:
+            raise unauthenticated("This key is unknown here, or it was revoked. Create a new one, or ask the operator.")
+        dead_at_ms = key.dead_at_ms
+        if dead_at_ms is not None and at_ms >= dead_at_ms:
+            what = "was revoked" if key.revoked_at_ms == dead_at_ms else "has expired"
+            raise unauthenticated(f"This key {what}. Create a new one, or ask the operator.")
+        return key
+
+
+def check_model(key: Key, model: str) -> None:
+    """Raises ClientError `forbidden` unless the key may use the model (its public id); the message lists what it may."""
+    if key.models is not None and model not in key.models:
+        allowed = ", ".join(sorted(key.models)) or "none"
+        raise ClientError("forbidden", f"This key may not use {model}; allowed: {allowed}.", param="model")
+
+
+def unauthenticated(message: str) -> ClientError:
+    # Without x-should-retry: false a Claude Code user waits three minutes for this message (PROTOCOL.md, trap 5).
+    return ClientError("unauthenticated", message, should_retry=False)
+
+
+def _credentials(headers: Sequence[tuple[str, str]]) -> Iterable[str]:
+    for name, value in headers:
+        if name == "authorization":
+            scheme, _, credential = value.strip().partition(" ")
+            if scheme.lower() == "bearer":
+                yield credential.strip()
+        elif name in CREDENTIAL_HEADERS:
+            yield value.strip()
+
+
+def _why_none(credentials: list[str], prefix: str) -> str:
+    if not any(credentials):
+        return f"No key was sent; send yours ({prefix}…) in x-api-key or as Authorization: Bearer."
+    if any(credential.startswith(prefix) for credential in credentials):
+        return "This key is mistyped or cut: its checksum does not match. Copy it again, whole."
+    return f"This is not a key of this gateway; its keys start with {prefix}."
+
+
+def _checksum(text: str) -> str:
+    return f"{zlib.crc32(_bytes(text)):0{_CHECK_DIGITS}x}"
+
+
+def _bytes(text: str) -> bytes:
+    # A header's bytes that are no UTF-8 arrive as lone surrogates: an unknown key, not an exception.
+    return text.encode(errors="surrogatepass")

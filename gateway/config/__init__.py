@@ -1,0 +1,212 @@
+"""The configuration: a TOML file, or none at all, turned into settings that never change while they are in use.
+
+    TOML ── each section by itself ── upstreams and secrets ── models and routes ── Settings
+            config/sections.py         config/upstreams.py      config/models.py
+            every problem of every step is collected, and all are told at once: config/errors.py
+
+Reads the file, the environment and the files of secrets, and nothing else. Building rooms from settings is left to `house.py`;
+users, keys and wallets live in the database.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from gateway.catalog import Catalog, load_builtin
+from gateway.config.errors import ConfigError, Findings, Problem, kind_of, syntax_error
+from gateway.config.models import Route, Routes, build_models, default_routes
+from gateway.config.sections import (
+    LISTS,
+    NESTED,
+    SECTIONS,
+    Billing,
+    Brand,
+    Logging,
+    ModelOptions,
+    Options,
+    Server,
+    Timeouts,
+    UpstreamOptions,
+)
+from gateway.config.upstreams import Upstream, build_upstreams, is_loopback
+
+__all__ = [
+    "Billing",
+    "Brand",
+    "ConfigError",
+    "Logging",
+    "Route",
+    "Server",
+    "Settings",
+    "Timeouts",
+    "Upstream",
+    "default_paths",
+    "load",
+    "parse",
+]
+
+Shape = TypeVar("Shape", bound=Options)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that is declared. `catalog` holds the models that are served: each has at least one route in `routes`."""
+
+    server: Server
+    brand: Brand
+    billing: Billing
+    timeouts: Timeouts
+    logging: Logging
+    upstreams: tuple[Upstream, ...]
+    catalog: Catalog
+    routes: Routes
+    file_warnings: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What an operator should hear at start, one sentence or two each, without any secret."""
+        if is_loopback(self.server.host) or self.server.trusted_proxies:
+            return self.file_warnings
+        return (
+            *self.file_warnings,
+            f"server.host {self.server.host} is reachable from other machines and server.trusted_proxies names no proxy: keys and"
+            " prompts may travel unencrypted. Put a proxy with TLS in front and name it, or listen on 127.0.0.1.",
+        )
+
+    def listening_on(self, host: str | None, port: int | None) -> Settings:
+        """The same settings with the command line's host and port, where given, over the file's."""
+        over = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+        return replace(self, server=self.server.model_copy(update=over))
+
+
+def default_paths(config: str | None, data_dir: str | None, environ: Mapping[str, str]) -> tuple[Path | None, Path]:
+    """Where configuration and data are: as asked on the command line, else in the environment, else by default.
+
+    A config that was asked for must exist (ConfigError); without one, `pagegrid.toml` beside the data directory is taken if it is
+    there, else None. The paths are absolute; the data directory need not exist.
+    """
+    # Not resolve(): "beside the data directory" means beside the name that the operator wrote, also where it is a symlink.
+    data = Path(os.path.abspath(data_dir or environ.get("PAGEGRID_DATA_DIR") or "pagegrid-data"))  # noqa: PTH100
+    asked = config or environ.get("PAGEGRID_CONFIG")
+    path = Path(os.path.abspath(asked)) if asked else data.parent / "pagegrid.toml"  # noqa: PTH100
+    if _may_exist(path):
+        return path, data
+    if asked:
+        origin = "--config" if config else "PAGEGRID_CONFIG"
+        raise ConfigError([Problem(str(path), None, "", f"no such file; {origin} names it")])
+    return None, data
+
+
+def _may_exist(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        # A folder that we may not enter: `load` says so with the reason.
+        return True
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """The settings of a file; of None, those of a house that answers from its built-in demo. Raises ConfigError."""
+    if path is None:
+        return _settings_without_file()
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        readable_by_all = bool(path.stat().st_mode & stat.S_IROTH)
+    except OSError as error:
+        raise ConfigError([Problem(str(path), None, "", f"cannot be read: {error.strerror}")]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([Problem(str(path), None, "", f"is not UTF-8 text at byte {error.start}")]) from None
+    settings = parse(text, str(path), environ)
+    holds_secret = any("api_key" in entry for entry in tomllib.loads(text)["upstreams"])
+    if readable_by_all and holds_secret:
+        warning = f"{path} holds a secret and every user of this machine can read it; chmod 600 it, or use api_key_env."
+        return replace(settings, file_warnings=(*settings.file_warnings, warning))
+    return settings
+
+
+def parse(text: str, origin: str, environ: Mapping[str, str]) -> Settings:
+    """The settings of a TOML text. `origin` is its path: it heads every message, and `api_key_file` is relative to its folder.
+
+    Raises ConfigError with everything that is wrong.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        # Without its cause: a traceback would bring pieces of the file along.
+        raise syntax_error(origin, str(error)) from None
+    findings = Findings(origin, text, data, {**SECTIONS, **LISTS}, NESTED)
+    for unknown in data.keys() - SECTIONS.keys() - LISTS.keys():
+        noun = "section" if isinstance(data[unknown], dict | list) else "option"
+        findings.add((unknown,), findings.unknown((unknown,), noun=noun), noun=noun)
+    server = _section(data, "server", Server, findings)
+    brand = _section(data, "brand", Brand, findings)
+    billing = _section(data, "billing", Billing, findings)
+    timeouts = _section(data, "timeouts", Timeouts, findings)
+    logging = _section(data, "logging", Logging, findings)
+    if server.max_body_total_mb < server.max_body_mb:
+        findings.add(("server", "max_body_total_mb"), f"must be at least server.max_body_mb, which is {server.max_body_mb}")
+
+    accounts = _entries(data, "upstreams", UpstreamOptions, findings)
+    if not data.get("upstreams"):
+        findings.add(("upstreams",), 'at least one is needed: [[upstreams]] with name, kind = "anthropic" and api_key_env')
+    names = _names_of_upstreams(data)
+    for position, name in enumerate(names):
+        if name is not None and name in names[:position]:
+            findings.add(("upstreams", position, "name"), "another upstream has this name")
+    upstreams, warnings = build_upstreams(accounts, findings, Path(origin).parent, environ)
+
+    entries = _entries(data, "models", ModelOptions, findings)
+    catalog, routes, more = build_models(load_builtin(), entries, upstreams, [name for name in names if name], findings)
+    findings.raise_if_any()
+    return Settings(server, brand, billing, timeouts, logging, upstreams, catalog, routes, (*warnings, *more))
+
+
+def _settings_without_file() -> Settings:
+    demo = Upstream(name="demo", kind="demo")
+    catalog = Catalog(load_builtin())
+    routes = MappingProxyType({model.id: default_routes(model, (demo,)) for model in catalog})
+    return Settings(Server(), Brand(), Billing(), Timeouts(), Logging(), (demo,), catalog, routes)
+
+
+def _section(data: Mapping[str, Any], name: str, shape: type[Shape], findings: Findings) -> Shape:
+    """The section as it is written; its defaults if there is none, or if a finding says what is wrong with it."""
+    written = data.get(name, {})
+    if not isinstance(written, dict):
+        findings.add((name,), f"expected a section [{name}] in single brackets, found {kind_of(written)}")
+        return shape()
+    try:
+        return shape.model_validate(written)
+    except ValidationError as error:
+        findings.add_invalid((name,), error)
+        return shape()
+
+
+def _entries(data: Mapping[str, Any], name: str, shape: type[Shape], findings: Findings) -> list[tuple[int, Shape]]:
+    """The entries of a list of tables that are in order, each with its position; findings say what is wrong with the others."""
+    written = data.get(name, [])
+    if not isinstance(written, list) or not all(isinstance(entry, dict) for entry in written):
+        findings.add((name,), f"expected entries [[{name}]] in double brackets, found {kind_of(written)}")
+        return []
+    entries = []
+    for position, entry in enumerate(written):
+        try:
+            entries.append((position, shape.model_validate(entry)))
+        except ValidationError as error:
+            findings.add_invalid((name, position), error)
+    return entries
+
+
+def _names_of_upstreams(data: Mapping[str, Any]) -> list[str | None]:
+    """The name of every entry, also of those that are not in order; None where there is none."""
+    written = data.get("upstreams")
+    names = [entry.get("name") if isinstance(entry, dict) else None for entry in written] if isinstance(written, list) else []
+    return [name if isinstance(name, str) else None for name in names]

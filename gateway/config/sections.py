@@ -1,0 +1,277 @@
+"""The sections of the configuration file: every option with its type, its range and its default, and nothing else.
+
+`config.example.toml` tells people the same (a test compares the two). What can be judged by looking at one option alone is
+judged here; what needs a second option, another entry, the environment or a file is left to `config.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, SecretStr
+
+from gateway.catalog import NAME_CHARS_MAX, PROVIDER_PREFIX
+from gateway.config.errors import kind_of
+from gateway.money import ONE, BadAmount, Factor, parse_deposit, parse_usd
+
+Network = IPv4Network | IPv6Network
+Kind = Literal["anthropic", "demo"]
+
+BYTES_PER_MB = 1024 * 1024
+
+_MOUNT = re.compile(r"(?:/[A-Za-z0-9._~-]+)*", re.ASCII)
+_KEY_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}[_-]", re.ASCII)
+_UPSTREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}", re.ASCII)
+_MODEL_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{{0,{NAME_CHARS_MAX - 1}}}", re.ASCII)
+_ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+
+def _host(text: str) -> str:
+    if not text or not text.isprintable() or any(character in text for character in " /@?#"):
+        raise ValueError('expected an address or a host name, such as "127.0.0.1"')
+    return text
+
+
+def _url(text: str) -> str:
+    """An http(s) URL without anything that could carry a secret; never repeated in a message, it may hold one."""
+    try:
+        parts = urlsplit(text)
+        bad = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
+    except ValueError:
+        bad = True
+    if bad or re.search(r"[^!-~]|\\", text):
+        raise ValueError('expected an http or https URL, such as "https://api.example.com"')
+    if "@" in parts.netloc:
+        raise ValueError("must not carry a user name or a password")
+    if "?" in text or "#" in text:
+        raise ValueError("must not carry a query or a fragment")
+    return text.rstrip("/")
+
+
+def _url_or_empty(text: str) -> str:
+    return _url(text) if text else text
+
+
+def _mount(text: str) -> str:
+    if not _MOUNT.fullmatch(text):
+        raise ValueError('expected "" or a path that starts with a slash and does not end with one, such as "/api"')
+    if "v1" in text.split("/"):
+        raise ValueError("must not contain /v1: every mount serves /v1 and /v1/v1 by itself")
+    return text
+
+
+def _mounts(mounts: tuple[str, ...]) -> tuple[str, ...]:
+    if not mounts:
+        raise ValueError('needs at least one mount; "" is the root')
+    if len(set(mounts)) < len(mounts):
+        raise ValueError("names the same mount twice")
+    return mounts
+
+
+def _network(value: object) -> Network:
+    if not isinstance(value, str):
+        raise ValueError(f"expected a text in quotes, found {kind_of(value)}")
+    try:
+        return ip_network(value)
+    except ValueError:
+        pass
+    try:
+        widened = ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError('expected an address or a CIDR range, such as "10.0.0.0/8"') from None
+    raise ValueError(f'has bits set beyond its prefix; write "{widened}"')
+
+
+def _brand_name(text: str) -> str:
+    if not 0 < len(text) <= 64 or not text.isprintable() or text != text.strip():
+        raise ValueError("expected 1 to 64 printable characters")
+    return text
+
+
+def _sentence(text: str) -> str:
+    if len(text) > 300 or not text.isprintable():
+        raise ValueError("expected one line of at most 300 printable characters")
+    return text
+
+
+def _key_prefix(text: str) -> str:
+    if not _KEY_PREFIX.fullmatch(text):
+        raise ValueError('expected 2 to 32 letters, digits, "-" and "_" that end with "-" or "_", such as "sk-pgrid-"')
+    return text
+
+
+def _upstream_name(text: str) -> str:
+    if not _UPSTREAM_NAME.fullmatch(text):
+        raise ValueError('expected 1 to 32 letters, digits, ".", "_" and "-"')
+    return text
+
+
+def _environment_name(text: str) -> str:
+    if not _ENVIRONMENT_NAME.fullmatch(text):
+        raise ValueError("expected the name of an environment variable, such as ANTHROPIC_API_KEY, not the secret itself")
+    return text
+
+
+def _upstream_model_name(text: str) -> str:
+    if not _MODEL_NAME.fullmatch(text):
+        raise ValueError(f'expected 1 to {NAME_CHARS_MAX} letters, digits and ". _ : / @ [ ] -"')
+    return text
+
+
+def _model_name(text: str) -> str:
+    if text.startswith(PROVIDER_PREFIX):
+        raise ValueError(f"leave {PROVIDER_PREFIX} out: it is accepted before every name")
+    return _upstream_model_name(text)
+
+
+def _factor(value: object) -> Factor:
+    if not isinstance(value, str):
+        raise ValueError(f'expected a factor as a text in quotes, such as "1.1", found {kind_of(value)}')
+    try:
+        return Factor.parse(value)
+    except BadAmount:
+        raise ValueError('expected a factor above 0 and at most 10 with at most 6 decimals, such as "1.1"') from None
+
+
+def _usd(value: object) -> int:
+    # A TOML number with decimals is a float, and no float ever touches money.
+    if not isinstance(value, str):
+        raise ValueError(f'expected US dollars as a text in quotes, such as "3.75", found {kind_of(value)}; put quotes around it')
+    try:
+        return parse_usd(value)
+    except BadAmount:
+        raise ValueError('expected US dollars as plain digits with at most 9 decimals, such as "3.75"') from None
+
+
+def _credit(value: object) -> int:
+    _usd(value)
+    try:
+        return parse_deposit(str(value))
+    except BadAmount:
+        raise ValueError("must be above 0 and at most 1000000 US dollars") from None
+
+
+# Lists are lists in TOML and tuples here, because settings never change; what is in them stays strictly typed.
+_Listed = Field(strict=False)
+Nanos = Annotated[int, PlainValidator(_usd)]
+PriceFactor = Annotated[Factor, PlainValidator(_factor)]
+ModelName = Annotated[str, AfterValidator(_model_name)]
+Tokens = Annotated[int, Field(ge=1, le=100_000_000)]
+Megabytes = Annotated[int, Field(ge=1, le=65_536)]
+# A day is longer than any of our waits should ever be; beyond it a limit is a mistake in its unit.
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+
+
+class Options(BaseModel):
+    """What all sections share: read once, never changed, nothing converted silently, nothing unknown let through."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class Server(Options):
+    host: Annotated[str, AfterValidator(_host)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    public_url: Annotated[str, AfterValidator(_url_or_empty)] = ""
+    mounts: Annotated[tuple[Annotated[str, AfterValidator(_mount)], ...], _Listed, AfterValidator(_mounts)] = (
+        "",
+        "/api",
+        "/api/proxy",
+    )
+    trusted_proxies: Annotated[tuple[Annotated[Network, PlainValidator(_network)], ...], _Listed] = ()
+    max_body_mb: Megabytes = 32
+    max_body_total_mb: Megabytes = 512
+    max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 512
+    default_max_tokens: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+
+    @property
+    def max_body_bytes(self) -> int:
+        return self.max_body_mb * BYTES_PER_MB
+
+    @property
+    def max_body_total_bytes(self) -> int:
+        return self.max_body_total_mb * BYTES_PER_MB
+
+
+class Brand(Options):
+    name: Annotated[str, AfterValidator(_brand_name)] = "PageGrid"
+    key_prefix: Annotated[str, AfterValidator(_key_prefix)] = "sk-pgrid-"
+    support: Annotated[str, AfterValidator(_sentence)] = ""
+
+
+class Billing(Options):
+    output_hold_tokens: Tokens = 4096
+    on_disconnect: Literal["cancel", "drain"] = "cancel"
+    drain_seconds: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 2
+    factor: PriceFactor = ONE
+    demo_credit_nanos: Annotated[int, PlainValidator(_credit)] = Field(default=parse_usd("10.00"), alias="demo_credit")
+    tokens_per_second_max: Annotated[int, Field(ge=1, le=100_000)] = 150
+
+
+class Timeouts(Options):
+    connect_s: Seconds = 5
+    first_byte_stream_s: Seconds = 120
+    first_byte_s: Seconds = 600
+    attempts_s: Seconds = 150
+    idle_s: Seconds = 300
+    total_s: Seconds = 3600
+    hold_ack_s: Seconds = 5
+    client_write_s: Seconds = 30
+    shutdown_s: Seconds = 30
+
+
+class Logging(Options):
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class UpstreamOptions(Options):
+    """`base_url` of None is the kind's own; exactly one of the three secrets, none for a demo."""
+
+    name: Annotated[str, AfterValidator(_upstream_name)]
+    kind: Kind
+    base_url: Annotated[str, AfterValidator(_url)] | None = None
+    api_key_env: Annotated[str, AfterValidator(_environment_name)] | None = None
+    api_key_file: str | None = None
+    api_key: SecretStr | None = None
+    factor: PriceFactor = ONE
+    priority: Annotated[int, Field(ge=0, le=1000)] = 0
+    weight: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+
+
+class RouteOptions(Options):
+    """`model` of None: the upstream knows the model by our own id."""
+
+    upstream: str
+    model: Annotated[str, AfterValidator(_upstream_model_name)] | None = None
+
+
+class ModelOptions(Options):
+    """None is "not written": the catalogue's value stands, or it is missing from a new model."""
+
+    id: ModelName
+    display_name: Annotated[str, AfterValidator(_brand_name)] | None = None
+    description: Annotated[str, AfterValidator(_sentence)] | None = None
+    aliases: Annotated[tuple[ModelName, ...], _Listed] = ()
+    routes: Annotated[tuple[RouteOptions, ...], _Listed] | None = None
+    input: Nanos | None = None
+    output: Nanos | None = None
+    cache_write_5m: Nanos | None = None
+    cache_write_1h: Nanos | None = None
+    cache_read: Nanos | None = None
+    web_search: Nanos | None = None
+    context_tokens: Tokens | None = None
+    max_output_tokens: Tokens | None = None
+
+
+SECTIONS: dict[str, type[Options]] = {
+    "server": Server,
+    "brand": Brand,
+    "billing": Billing,
+    "timeouts": Timeouts,
+    "logging": Logging,
+}
+LISTS: dict[str, type[Options]] = {"upstreams": UpstreamOptions, "models": ModelOptions}
+NESTED: dict[str, type[Options]] = {"routes": RouteOptions}

@@ -1,0 +1,157 @@
+"""The upstreams of a configuration: entries that are each in order, made into accounts with an address and a secret.
+
+Reads the environment and the files that hold secrets. No secret enters a message, and neither does what may be one: an
+environment variable is named only if it looks like one, a file that cannot be read is not named at all.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from gateway.config.errors import Findings
+from gateway.config.sections import Kind, UpstreamOptions
+from gateway.money import ONE, Factor
+
+ANTHROPIC_URL = "https://api.anthropic.com"
+
+SECRET_OPTIONS = ("api_key_env", "api_key_file", "api_key")
+
+# Providers' keys are under 200 characters, cloud tokens reach some thousands; what is longer is some other file.
+SECRET_CHARS_MAX = 16_384
+
+NO_SECRET = SecretStr("")
+
+_USUAL_ENVIRONMENT_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A provider account. `base_url` and `secret` are empty for a demo; a smaller `priority` is asked first."""
+
+    name: str
+    kind: Kind
+    base_url: str = ""
+    secret: SecretStr = NO_SECRET
+    factor: Factor = ONE
+    priority: int = 0
+    weight: int = 1
+
+
+def build_upstreams(
+    entries: Sequence[tuple[int, UpstreamOptions]], findings: Findings, folder: Path, environ: Mapping[str, str]
+) -> tuple[tuple[Upstream, ...], list[str]]:
+    """The accounts, and warnings about them. `entries` come with their position in the file; a relative `api_key_file` starts
+    at `folder`."""
+    upstreams: list[Upstream] = []
+    warnings: list[str] = []
+    for position, options in entries:
+        upstream = Upstream(
+            name=options.name,
+            kind=options.kind,
+            base_url=_base_url(options, position, findings, warnings),
+            secret=_secret(options, position, findings, folder, environ, warnings),
+            factor=options.factor,
+            priority=options.priority,
+            weight=options.weight,
+        )
+        upstreams.append(upstream)
+    return tuple(upstreams), warnings
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _base_url(options: UpstreamOptions, position: int, findings: Findings, warnings: list[str]) -> str:
+    where = ("upstreams", position, "base_url")
+    if options.kind == "demo":
+        if options.base_url is not None:
+            findings.add(where, "a demo answers by itself; remove this option")
+        return ""
+    if options.base_url is None:
+        return ANTHROPIC_URL
+    if options.base_url.endswith("/v1"):
+        findings.add(where, "leave /v1 out: it is part of every path that is asked for")
+    parts = urlsplit(options.base_url)
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        warnings.append(f"{findings.name(where)} is plain http: the provider's secret and all prompts travel unencrypted.")
+    return options.base_url
+
+
+def _secret(
+    options: UpstreamOptions,
+    position: int,
+    findings: Findings,
+    folder: Path,
+    environ: Mapping[str, str],
+    warnings: list[str],
+) -> SecretStr:
+    """The secret, empty where there is none or where a finding says what is wrong with it."""
+    where = ("upstreams", position)
+    written = [name for name in SECRET_OPTIONS if getattr(options, name) is not None]
+    if options.kind == "demo":
+        for name in written:
+            findings.add((*where, name), "a demo answers by itself; remove this option")
+        return NO_SECRET
+    if not written:
+        findings.add(
+            where, 'needs one of api_key_env, api_key_file and api_key, such as api_key_env = "ANTHROPIC_API_KEY"', noun=""
+        )
+        return NO_SECRET
+    for name in written[1:]:
+        findings.add((*where, name), f"only one secret is used, and {written[0]} is given too; remove one of them")
+    option = (*where, written[0])
+    if options.api_key_env is not None:
+        text = _from_environment(options.api_key_env, option, findings, environ)
+    elif options.api_key_file is not None:
+        text = _from_file(folder / options.api_key_file, option, findings, warnings)
+    else:
+        assert options.api_key is not None
+        text = options.api_key.get_secret_value()
+    if text is None:
+        return NO_SECRET
+    text = text.strip()
+    if not text:
+        findings.add(option, "the secret is empty")
+    elif len(text) > SECRET_CHARS_MAX or not re.fullmatch(r"[!-~]+", text):
+        # It becomes a header: anything else could end that header and start another.
+        findings.add(option, f"the secret must be one line of at most {SECRET_CHARS_MAX} visible ASCII characters")
+    return SecretStr(text)
+
+
+def _from_environment(name: str, option: tuple[str | int, ...], findings: Findings, environ: Mapping[str, str]) -> str | None:
+    if name in environ:
+        return environ[name]
+    told = (
+        f"the environment variable {name}"
+        if _USUAL_ENVIRONMENT_NAME.fullmatch(name)
+        else "the environment variable that it names"
+    )
+    findings.add(option, f"{told} is not set")
+    return None
+
+
+def _from_file(path: Path, option: tuple[str | int, ...], findings: Findings, warnings: list[str]) -> str | None:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.stat().st_mode & stat.S_IROTH:
+            warnings.append(f"{findings.name(option)}: every user of this machine can read that file; chmod 600 it.")
+    except OSError as error:
+        findings.add(option, f"the file cannot be read: {error.strerror}; a relative path starts beside the config file")
+        return None
+    except ValueError:
+        # Not UTF-8, or a path with a NUL in it.
+        findings.add(option, "that is not the path of a text file")
+        return None
+    return text
