@@ -1,0 +1,77 @@
+"""What a key's owner may know: GET /v1/key, GET /v1/credits, GET /v1/usage/{request_id}."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+from gateway.api.frame import answer_json
+from gateway.api.sink import HttpSink
+from gateway.desk.usage import find_usage_of
+from gateway.errors import ClientError, HouseError
+from gateway.house import House
+from gateway.ids import parse_id
+from gateway.money import to_micros
+from gateway.proxy.exchange import authenticate
+from gateway.proxy.walk import Inbound
+
+# A settle is on disk some milliseconds after its answer; whoever asks at once waits for it.
+SETTLE_WAIT_S = 5
+
+
+async def get_key(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
+    walk = house.walk
+    key = authenticate(walk, inbound)
+    standing = walk.limits.standing(key.id, key.rpm, walk.clock.now_ms())
+    limits: dict[str, Any] = {"requests_per_minute": key.rpm or None}
+    if standing is not None:
+        limits |= {"requests_remaining": standing.remaining, "full_again_in_ms": standing.reset_ms}
+    await answer_json(
+        sink,
+        {
+            "type": "key",
+            "name": key.name,
+            "hint": key.hint,
+            "user": key.user_name,
+            "limits": limits,
+            "models": None if key.models is None else sorted(key.models),
+            "expires_at": None if key.dead_at_ms is None else _rfc3339(key.dead_at_ms),
+        },
+    )
+
+
+async def get_credits(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
+    wallet = house.walk.book.wallet(authenticate(house.walk, inbound).wallet_id)
+    amounts = {"balance": wallet.balance_nanos, "held": wallet.held_nanos, "available": wallet.available_nanos}
+    shown: dict[str, Any] = {"type": "credits", "currency": "USD"}
+    for name, nanos in amounts.items():
+        shown |= {f"{name}_micro": to_micros(nanos), f"{name}_nanos": nanos}
+    await answer_json(sink, shown)
+
+
+async def get_usage(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
+    """By our request id or the provider's; whoever is not the owner finds nothing."""
+    walk = house.walk
+    key = authenticate(walk, inbound)
+    asked = request.match_info["request_id"]
+    request_id = parse_id(asked)
+    running = None if request_id is None else walk.running.get(request_id)
+    if running is not None and running.key.user_id == key.user_id:
+        await answer_json(sink, {"request_id": asked, "status": "running", "model": running.model.id})
+        return
+    settling = None if request_id is None else walk.settling.get(request_id)
+    if settling is not None:
+        done, _ = await asyncio.wait([settling], timeout=SETTLE_WAIT_S)
+        if not done:
+            raise HouseError("unavailable", "The ledger is not written yet; ask again.", retry_after_s=2)
+    usage = await find_usage_of(house.desk.database, asked, key.user_id)
+    if usage is None:
+        raise ClientError("not_found", "No request of yours has this id.")
+    await answer_json(sink, usage)
+
+
+def _rfc3339(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

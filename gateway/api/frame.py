@@ -1,0 +1,137 @@
+"""What every API answer has around it: an id, one place where refusals are rendered, one log line.
+
+A handler gets an `Exchange` (its request, its sink, its record) and either answers on the sink or raises; a GatewayError
+becomes its status and body here and nowhere else, anything else is logged whole and told only as an internal error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+
+import orjson
+from aiohttp import web
+
+from gateway.api import log
+from gateway.api.guard import SERVER_NAME, GuardedProtocol, read_body
+from gateway.api.sink import HttpSink
+from gateway.errors import ClientError, GatewayError, HouseError
+from gateway.house import House
+from gateway.proxy.walk import Inbound
+from gateway.wire.anthropic import render_error
+
+logger = logging.getLogger(__name__)
+
+HOUSE = web.AppKey("house", House)
+JSON = ("content-type", "application/json")
+
+Handler = Callable[[House, web.Request, Inbound, HttpSink], Awaitable[None]]
+
+
+def framed(method: str, endpoint: str, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """The aiohttp handler of one endpoint; HEAD is answered wherever GET is."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        house = request.app[HOUSE]
+        walk = house.walk
+        inbound = _inbound(house, request)
+        sink = HttpSink(request, inbound.text_id)
+        task = asyncio.current_task()
+        assert task is not None
+        walk.tasks.add(task)
+        try:
+            _check(house, request, method)
+            await handler(house, request, inbound, sink)
+        except GatewayError as error:
+            inbound.record.error = error.code
+            if sink.response is None:
+                await refuse(sink, error, inbound.text_id)
+        except Exception:
+            logger.exception("%s failed", inbound.text_id)
+            inbound.record.error = "internal"
+            if sink.response is None:
+                await refuse(sink, HouseError("internal", "Internal error."), inbound.text_id)
+            else:
+                sink.cut()
+        finally:
+            walk.tasks.discard(task)
+            if isinstance(request.protocol, GuardedProtocol):
+                request.protocol.watchers.clear()
+        response = sink.response
+        assert response is not None
+        total_ms = walk.clock.now_ms() - inbound.received_ms
+        log.log_request(inbound.text_id, request.method, endpoint, response.status, total_ms, inbound.record)
+        return response
+
+    return handle
+
+
+async def refuse(sink: HttpSink, error: GatewayError, request_id: str) -> None:
+    """Render a refusal: status, body, and the headers that tell a client when to come back."""
+    headers = [JSON]
+    if error.retry_after_s is not None:
+        headers.append(("retry-after", str(error.retry_after_s)))
+    if error.should_retry is not None:
+        headers.append(("x-should-retry", "true" if error.should_retry else "false"))
+    await sink.answer(error.status, headers, render_error(error, request_id))
+
+
+async def answer_json(sink: HttpSink, value: object, headers: tuple[tuple[str, str], ...] = ()) -> None:
+    await sink.answer(200, [JSON, *headers], orjson.dumps(value))
+
+
+def plain_headers(response: web.StreamResponse) -> None:
+    response.headers["server"] = SERVER_NAME
+
+
+def _inbound(house: House, request: web.Request) -> Inbound:
+    walk = house.walk
+    headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in request.raw_headers)
+    return Inbound(
+        request_id=walk.ids.next(walk.clock.at_ms()),
+        headers=headers,
+        query=request.rel_url.raw_query_string,
+        address=client_address(house, request, headers),
+        body_bytes=request.content_length,
+        read_body=functools.partial(read_body, request),
+        received_ms=walk.clock.now_ms(),
+    )
+
+
+def _check(house: House, request: web.Request, method: str) -> None:
+    if house.closing:
+        raise HouseError("unavailable", "The gateway is shutting down.", retry_after_s=2)
+    if request.method != method and not (method == "GET" and request.method == "HEAD"):
+        raise ClientError("method_not_allowed", f"{request.method} is not offered here; use {method}.")
+
+
+def client_address(house: House, request: web.Request, headers: tuple[tuple[str, str], ...]) -> str:
+    """The peer's address; what a proxy says of its client counts only if the proxy is one of `server.trusted_proxies`."""
+    peer = request.remote or ""
+    trusted = house.settings.server.trusted_proxies
+    if not trusted or not _within(peer, trusted):
+        return peer
+    forwarded = [part.strip() for name, value in headers if name == "x-forwarded-for" for part in value.split(",")]
+    # From the nearest hop outwards: the first one that is not our own proxy is the client.
+    for address in reversed(forwarded):
+        if not _is_address(address):
+            break
+        peer = address
+        if not _within(address, trusted):
+            break
+    return peer
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _within(address: str, networks: tuple[object, ...]) -> bool:
+    return _is_address(address) and any(ip_address(address) in network for network in networks)  # type: ignore[operator]

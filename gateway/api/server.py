@@ -1,0 +1,106 @@
+"""The HTTP server: the API's endpoints on all their paths, probes, and what is not found."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from gateway.api.account import get_credits, get_key, get_usage
+from gateway.api.frame import HOUSE, Handler, answer_json, framed, plain_headers
+from gateway.api.guard import GuardedRunner
+from gateway.api.models import get_model, list_models
+from gateway.api.paths import Endpoint, endpoint_paths, is_api_path
+from gateway.api.sink import HttpSink
+from gateway.errors import ClientError, HouseError
+from gateway.house import House
+from gateway.proxy.counting import count_tokens
+from gateway.proxy.exchange import exchange
+from gateway.proxy.walk import Inbound
+
+
+@asynccontextmanager
+async def serving(house: House, host: str, port: int) -> AsyncIterator[int]:
+    """Serve the house over HTTP; gives the port that was bound. At the end requests are drained before connections close."""
+    runner = GuardedRunner(build_app(house))
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        await site.start()
+        yield runner.addresses[0][1]
+        # Stop accepting first; then what runs may end.
+        await site.stop()
+        await house.drain(house.settings.timeouts.shutdown_s)
+    finally:
+        await runner.cleanup()
+
+
+def build_app(house: House) -> web.Application:
+    app = web.Application()
+    app[HOUSE] = house
+    handlers: dict[Endpoint, tuple[str, Handler]] = {
+        "messages": ("POST", _messages),
+        "count_tokens": ("POST", _count_tokens),
+        "models": ("GET", list_models),
+        "model": ("GET", get_model),
+        "usage": ("GET", get_usage),
+        "key": ("GET", get_key),
+        "credits": ("GET", get_credits),
+        "hello": ("GET", _hello),
+    }
+    framed_handlers = {name: framed(method, name, handler) for name, (method, handler) in handlers.items()}
+    for endpoint, path in endpoint_paths(house.settings.server.mounts):
+        app.router.add_route("*", path, framed_handlers[endpoint])
+    app.router.add_route("*", "/healthz", framed("GET", "healthz", _healthz))
+    app.router.add_route("*", "/readyz", framed("GET", "readyz", _readyz))
+    app.router.add_route("*", "/{path:.*}", functools.partial(_elsewhere, house))
+    app.on_response_prepare.append(_finish_headers)
+    return app
+
+
+async def _messages(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
+    await exchange(house.walk, inbound, sink)
+
+
+async def _count_tokens(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
+    await count_tokens(house.walk, inbound, sink)
+
+
+async def _hello(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
+    await answer_json(sink, {"gateway": house.settings.brand.name})
+
+
+async def _healthz(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
+    """The process answers."""
+    await answer_json(sink, {"status": "ok"})
+
+
+async def _readyz(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
+    """New requests can be charged: the writer commits, and we are not shutting down."""
+    if not house.walk.store.accepting:
+        raise HouseError("unavailable", "The ledger cannot be written right now.", retry_after_s=2)
+    await answer_json(sink, {"status": "ready"})
+
+
+async def _elsewhere(house: House, request: web.Request) -> web.StreamResponse:
+    """Everything that is no endpoint: JSON where an API client asks, a page elsewhere; the root answers a probe."""
+    if request.path == "/" and request.method in ("HEAD", "GET"):
+        return web.Response(text=f"{house.settings.brand.name} is running. The API is under /v1; see the README.\n")
+    if is_api_path(request.path, house.settings.server.mounts):
+        return await _not_found_json(request)
+    page = "<!doctype html><html lang=en><title>Not found</title><h1>Not found</h1><p>There is no page here.</p></html>"
+    return web.Response(status=404, text=page, content_type="text/html")
+
+
+async def _raise_not_found(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
+    raise ClientError("not_found", "There is no such endpoint. POST /v1/messages and GET /v1/models are offered.")
+
+
+async def _not_found_json(request: web.Request) -> web.StreamResponse:
+    return await framed(request.method, "unknown", _raise_not_found)(request)
+
+
+async def _finish_headers(request: web.Request, response: web.StreamResponse) -> None:
+    plain_headers(response)

@@ -1,0 +1,77 @@
+"""The client's side of one request, over aiohttp (proxy/ports.py, `Sink`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+from gateway.api.guard import GuardedProtocol
+from gateway.upstreams.base import Headers
+
+
+class HttpSink:
+    """Holds the answer for the handler to return (`response`), or has sent it already."""
+
+    def __init__(self, request: web.Request, request_id: str) -> None:
+        self._request = request
+        self._request_id = request_id
+        self._gone = False
+        self.response: web.StreamResponse | None = None
+
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            callback()
+        else:
+            protocol = self._request.protocol
+            assert isinstance(protocol, GuardedProtocol)
+            protocol.watchers.append(callback)
+
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        response = web.Response(status=status, body=body)
+        self._add_headers(response, headers)
+        self.response = response
+
+    async def start(self, status: int, headers: Headers) -> None:
+        response = web.StreamResponse(status=status)
+        self._add_headers(response, headers)
+        self.response = response
+        try:
+            await response.prepare(self._request)
+        except ConnectionError:
+            self._gone = True
+
+    async def write(self, data: bytes) -> None:
+        assert self.response is not None
+        if self._gone:
+            return
+        try:
+            await self.response.write(data)
+        except ConnectionError:
+            self._gone = True
+
+    async def end(self) -> None:
+        assert self.response is not None
+        if self._gone:
+            return
+        try:
+            await self.response.write_eof()
+        except ConnectionError:
+            self._gone = True
+
+    def cut(self) -> None:
+        # close() sends what is buffered; without the last chunk (or the announced length) no client takes it for an end.
+        self._gone = True
+        if self._request.transport is not None:
+            self._request.transport.close()
+
+    def abort(self) -> None:
+        self._gone = True
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+    def _add_headers(self, response: web.StreamResponse, headers: Headers) -> None:
+        for name, value in headers:
+            response.headers.add(name, value)
+        response.headers["request-id"] = response.headers["x-request-id"] = self._request_id

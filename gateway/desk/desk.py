@@ -1,0 +1,29 @@
+"""What administration has at hand. Every act is a plain async function on it, used alike by the socket, the web and commands.
+
+An act checks, runs one job on the writer (with its audit row in the same transaction), then lets memory follow: the book, the
+key ring. When it returns it is in force.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.access import KeyRing
+from gateway.book import Book
+from gateway.catalog import Catalog
+from gateway.clock import Clock
+from gateway.storage.writer import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """`database` is the file, for readers of one's own."""
+
+    database: Path
+    writer: Writer
+    book: Book
+    keys: KeyRing
+    catalog: Catalog
+    clock: Clock
+    key_prefix: str

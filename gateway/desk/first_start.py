@@ -1,0 +1,83 @@
+"""The first start without a configuration: an admin, demo credit and a key, so that it works at once.
+
+The key may live on in somebody's log, so what is left of the credit is taken back at the first start with a real upstream.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from gateway.desk.desk import Desk
+from gateway.desk.keys import create_key
+from gateway.desk.users import create_user
+from gateway.storage import audit_log, users, wallets
+from gateway.storage.ledger import LedgerWriter
+
+ACTOR = "first start"
+USER = "admin"
+REFERENCE = "demo-credit"
+KEY_RPM = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What is shown once."""
+
+    user: str
+    secret: str
+    credit_nanos: int
+
+    def __repr__(self) -> str:
+        return f"Credentials({self.user!r})"
+
+
+async def first_start(desk: Desk, credit_nanos: int) -> Credentials | None:
+    """Make what a first start makes; None if there are users already."""
+    if await desk.writer.run(lambda ledger: bool(users.list_users(ledger.conn))):
+        return None
+    user = await create_user(desk, ACTOR, name=USER, role="admin")
+    wallet_id = user["wallet_id"]
+    at_ms = desk.clock.at_ms()
+
+    def grant(ledger: LedgerWriter) -> None:
+        wallets.grant_promo(ledger, wallet_id, credit_nanos, REFERENCE, "demo credit of the first start", at_ms)
+        audit_log.record(ledger.conn, at_ms, ACTOR, "wallets.grant", USER, after={"amount_nanos": credit_nanos})
+
+    await desk.writer.run(grant)
+    desk.book.deposit(wallet_id, credit_nanos)
+    key = await create_key(desk, ACTOR, user=USER, name="first key", rpm=KEY_RPM)
+    return Credentials(USER, key["secret"], credit_nanos)
+
+
+async def reverse_demo_credit(desk: Desk) -> int:
+    """Take back what is left of the demo credit, once; returns the nanos taken.
+
+    The credit counts as spent first: what an operator deposited beside it stays.
+    """
+    wallet_id, left = await desk.writer.run(lambda ledger: _left_of_credit(ledger.conn))
+    amount = min(left, desk.book.wallet(wallet_id).available_nanos) if left else 0
+    if not amount:
+        return 0
+    at_ms = desk.clock.at_ms()
+    desk.book.withdraw(wallet_id, amount)
+
+    def reverse(ledger: LedgerWriter) -> None:
+        wallets.reverse_promo(ledger, wallet_id, amount, REFERENCE, "a real upstream is configured", at_ms)
+        audit_log.record(ledger.conn, at_ms, ACTOR, "wallets.reverse_demo_credit", USER, after={"amount_nanos": amount})
+
+    try:
+        await desk.writer.run(reverse)
+    except BaseException:
+        desk.book.deposit(wallet_id, amount)
+        raise
+    return amount
+
+
+def _left_of_credit(conn: sqlite3.Connection) -> tuple[int, int]:
+    """(wallet id, nanos): (0, 0) if there was no demo credit, or it was reversed before."""
+    granted = wallets.find_movement(conn, "promo", REFERENCE)
+    if granted is None or wallets.find_movement(conn, "promo_reversed", REFERENCE) is not None:
+        return 0, 0
+    wallet_id, amount = granted
+    return wallet_id, max(0, amount - wallets.spent_nanos(conn, wallet_id))

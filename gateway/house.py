@@ -1,0 +1,218 @@
+"""The house: every room built from the settings, wired, and closed again in the right order.
+
+    lock ─ migrate ─ boot ─ recover ─ audit ─ writer ─ book, keys ─ upstreams ─ walk, desk        (opening)
+    running requests end ─ their settles are written ─ upstreams ─ writer ─ lock                  (closing)
+
+Nothing here decides anything about a request or an account; it only knows who needs whom.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gateway.access import KeyRing
+from gateway.book import Book
+from gateway.clock import Clock, SystemClock
+from gateway.config import Settings
+from gateway.desk.desk import Desk
+from gateway.desk.ledger import ring_findings, run_audit
+from gateway.ids import IdSource
+from gateway.limits import RateLimits
+from gateway.money import ONE
+from gateway.proxy.walk import Door, Releases, Rules, Station, Walk
+from gateway.router import Deployment, Router
+from gateway.storage import audit, database, folder, keys, migrate, recovery, wallets
+from gateway.storage.writer import Writer
+from gateway.upstreams.demo import DemoTransport
+from gateway.upstreams.registry import KINDS
+from gateway.upstreams.transport import HttpTransport
+from gateway.version import VERSION
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 1.0
+AUDIT_EVERY_S = 3600
+
+
+@dataclass(slots=True)
+class House:
+    settings: Settings
+    data_dir: Path
+    walk: Walk
+    desk: Desk
+    writer: Writer
+    closing: bool = False
+
+    @property
+    def database(self) -> Path:
+        return self.data_dir / database.FILE_NAME
+
+    async def drain(self, limit_s: float) -> None:
+        """Let running requests end; cut the streams that have not after `limit_s`. Every settle is queued when this returns."""
+        self.closing = True
+        if self.walk.tasks:
+            await asyncio.wait(list(self.walk.tasks), timeout=limit_s)
+        for stream in list(self.walk.streams):
+            stream.shut_down()
+        if self.walk.tasks:
+            await asyncio.wait(list(self.walk.tasks), timeout=limit_s)
+
+
+@asynccontextmanager
+async def open_house(settings: Settings, data_dir: Path, clock: Clock | None = None) -> AsyncIterator[House]:
+    """Open the house on a data directory and close it at the end. Raises HouseError, `folder.Busy` if another has it."""
+    clock = clock or SystemClock()
+    folder.prepare(data_dir)
+    lock = folder.Lock(data_dir)
+    try:
+        path = data_dir / database.FILE_NAME
+        conn = database.open_writer(path)
+        try:
+            migrate.migrate(conn, path)
+            boot_id = recovery.start_boot(conn, clock.at_ms(), VERSION)
+            recovery.recover(conn, boot_id, clock.at_ms())
+            _audit_at_start(path)
+        except BaseException:
+            conn.close()
+            raise
+        house, transports = await _build(settings, data_dir, conn, boot_id, clock)
+        chores = [asyncio.create_task(_tick(house)), asyncio.create_task(_audit_hourly(house))]
+        try:
+            yield house
+        finally:
+            for chore in chores:
+                chore.cancel()
+            await asyncio.gather(*chores, return_exceptions=True)
+            await house.drain(settings.timeouts.shutdown_s)
+            for transport in transports:
+                await transport.close()
+            await house.writer.close()
+    finally:
+        lock.release()
+
+
+async def _build(
+    settings: Settings, data_dir: Path, conn: sqlite3.Connection, boot_id: int, clock: Clock
+) -> tuple[House, list[HttpTransport | DemoTransport]]:
+    releases = Releases()
+    book = Book(releases.released)
+    for wallet in wallets.load_wallets(conn):
+        book.open_wallet(wallet)
+    ring = KeyRing(keys.load_live_keys(conn, clock.at_ms()))
+    ids = IdSource(recovery.highest_request_id(conn))
+
+    def freeze(wallet_id: int) -> None:
+        book.freeze(wallet_id)
+        freezing.add(asyncio.ensure_future(writer.run(lambda ledger: wallets.set_frozen(ledger.conn, wallet_id, True))))
+
+    freezing: set[asyncio.Future[None]] = set()
+    writer = Writer(conn, boot_id, clock, on_refused=freeze)
+    stations, transports = _build_stations(settings)
+    rules = _rules(settings)
+    walk = Walk(
+        rules=rules,
+        clock=clock,
+        ids=ids,
+        keys=ring,
+        catalog=settings.catalog,
+        limits=RateLimits(),
+        router=Router(_deployments(settings)),
+        book=book,
+        store=writer,
+        stations=stations,
+        door=Door(rules),
+        releases=releases,
+    )
+    path = data_dir / database.FILE_NAME
+    desk = Desk(path, writer, book, ring, settings.catalog, clock, settings.brand.key_prefix)
+    return House(settings, data_dir, walk, desk, writer), transports
+
+
+def _build_stations(settings: Settings) -> tuple[dict[str, Station], list[HttpTransport | DemoTransport]]:
+    """One station per upstream; upstreams of one transport share it, and so its pool of connections."""
+    transports: dict[type[HttpTransport] | type[DemoTransport], HttpTransport | DemoTransport] = {}
+    stations = {}
+    for upstream in settings.upstreams:
+        kind = KINDS[upstream.kind]
+        transport = transports.setdefault(kind.transport, kind.transport())
+        stations[upstream.name] = Station(kind.build(upstream.base_url, upstream.secret.get_secret_value()), transport)
+    return stations, list(transports.values())
+
+
+def _deployments(settings: Settings) -> dict[str, tuple[Deployment, ...]]:
+    upstreams = {upstream.name: upstream for upstream in settings.upstreams}
+    deployments = {}
+    for model in settings.catalog:
+        served = []
+        for route in settings.routes[model.id]:
+            upstream = upstreams[route.upstream]
+            factors = tuple(factor for factor in (settings.billing.factor, upstream.factor) if factor != ONE)
+            price = replace(model.price, factors=factors)
+            served.append(
+                Deployment(
+                    *(upstream.name, route.model, price, price.terms(), model.price),
+                    priority=upstream.priority,
+                    weight=upstream.weight,
+                )
+            )
+        deployments[model.id] = tuple(served)
+    return deployments
+
+
+def _rules(settings: Settings) -> Rules:
+    server, billing, timeouts = settings.server, settings.billing, settings.timeouts
+    return Rules(
+        key_prefix=settings.brand.key_prefix,
+        default_max_tokens=server.default_max_tokens,
+        max_in_flight=server.max_in_flight,
+        body_bytes_max=server.max_body_bytes,
+        body_bytes_total_max=server.max_body_total_bytes,
+        output_hold_tokens=billing.output_hold_tokens,
+        tokens_per_second_max=billing.tokens_per_second_max,
+        drain_s=None if billing.on_disconnect == "drain" else billing.drain_seconds,
+        connect_s=timeouts.connect_s,
+        head_stream_s=timeouts.first_byte_stream_s,
+        head_whole_s=timeouts.first_byte_s,
+        idle_s=timeouts.idle_s,
+        total_s=timeouts.total_s,
+        attempts_s=timeouts.attempts_s,
+        hold_ack_s=timeouts.hold_ack_s,
+        client_write_s=timeouts.client_write_s,
+    )
+
+
+# ── chores ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _tick(house: House) -> None:
+    """Once a second, every open stream looks at what no event would tell it."""
+    while True:
+        await asyncio.sleep(TICK_S)
+        now_ms = house.walk.clock.now_ms()
+        for stream in list(house.walk.streams):
+            try:
+                stream.tick(now_ms)
+            except Exception:
+                logger.exception("a stream's tick failed")
+
+
+def _audit_at_start(path: Path) -> None:
+    """From the last checkpoint: start stays fast. What is broken rings, and the operator decides; money is not guessed at."""
+    with closing(database.open_reader(path)) as conn:
+        report = audit.audit(conn, since_checkpoint=True)
+    ring_findings(report)
+
+
+async def _audit_hourly(house: House) -> None:
+    while True:
+        await asyncio.sleep(AUDIT_EVERY_S)
+        try:
+            await run_audit(house.desk, since_checkpoint=True)
+        except Exception:
+            logger.exception("the hourly audit failed")

@@ -1,0 +1,106 @@
+"""May this request run? Model, access and money: everything that is decided before an upstream hears of it.
+
+A hold is decided in memory and its row queued; the upstream is asked at once, and `acknowledged` is awaited only before the first
+byte goes to the client, so that the disk hides inside the upstream's own time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.access import Key, check_model
+from gateway.book import BalanceHeld, Hold
+from gateway.catalog import Model
+from gateway.errors import ClientError, HouseError
+from gateway.estimates import Demand, demand
+from gateway.proxy.walk import Inbound, Running, Walk
+from gateway.storage.rows import HoldRow
+from gateway.wire.call import Call
+from gateway.wire.conversation import conversation_of
+
+# Money that running requests hold may be free in a moment; a client that is told to go away comes back with a new body.
+RELEASE_WAIT_MS = 3_000
+
+
+def find_model(walk: Walk, key: Key, name: str) -> Model:
+    """The model of a requested name, if the key may use it. Raises `not_found` (with the nearest name) or `forbidden`."""
+    model = walk.catalog.find(name)
+    if model is None or not walk.router.deployments(model.id):
+        nearest = walk.catalog.nearest(name)
+        hint = f" Did you mean {nearest}?" if nearest and nearest != name else ""
+        raise ClientError("not_found", f"model: {name} is not offered here.{hint} GET /v1/models lists what is.", param="model")
+    check_model(key, model.id)
+    return model
+
+
+def check_accepting(walk: Walk) -> None:
+    """Raises HouseError while the ledger cannot be written: what cannot be charged is not started."""
+    if not walk.store.accepting:
+        raise HouseError("unavailable", "The gateway's ledger cannot be written right now; nothing was charged.", retry_after_s=2)
+
+
+async def admit(walk: Walk, inbound: Inbound, key: Key, model: Model, call: Call) -> Running:
+    """Hold money for the request. Raises BalanceTooLow (402), BalanceHeld (429, after waiting 3 s), HouseError (503)."""
+    conversation = f"{key.id}:{conversation_of(inbound.headers, call)}"
+    asked = _demand(walk, model, call, conversation)
+    hold = await _hold(walk, inbound, key, conversation, asked)
+    row = HoldRow(inbound.request_id, key.wallet_id, key.id, model.id, hold.amount_nanos, walk.clock.at_ms())
+    now_ms = walk.clock.now_ms()
+    running = Running(
+        inbound=inbound,
+        key=key,
+        model=model,
+        call=call,
+        conversation=conversation,
+        hold=hold,
+        acknowledged=walk.store.submit_acknowledged(row),
+        acknowledge_by_ms=now_ms + int(walk.rules.hold_ack_s * 1000),
+        admitted_ms=now_ms - inbound.received_ms,
+        input_estimate=asked.input_tokens,
+    )
+    walk.running[inbound.request_id] = running
+    return running
+
+
+async def await_hold(walk: Walk, running: Running) -> None:
+    """Return once the hold is on disk: not a byte may reach the client before. Raises HouseError (503) if it is not in time."""
+    if not running.acknowledged.done():
+        left_s = max(0, running.acknowledge_by_ms - walk.clock.now_ms()) / 1000
+        await asyncio.wait([running.acknowledged], timeout=left_s)
+    if not running.acknowledged.done() or running.acknowledged.exception() is not None:
+        raise HouseError(
+            "unavailable", "The gateway could not record this request in its ledger; nothing was charged.", retry_after_s=2
+        )
+
+
+def _demand(walk: Walk, model: Model, call: Call, conversation: str) -> Demand:
+    return demand(
+        call,
+        (deployment.price for deployment in walk.router.deployments(model.id)),
+        context_tokens=model.context_tokens,
+        max_output_tokens=model.max_output_tokens,
+        image_tokens=model.image_tokens,
+        output_hold_tokens=walk.rules.output_hold_tokens,
+        warm_tokens=walk.router.warm_tokens(model.id, conversation, walk.clock.now_ms()),
+        watched=call.stream,
+    )
+
+
+async def _hold(walk: Walk, inbound: Inbound, key: Key, conversation: str, asked: Demand) -> Hold:
+    give_up_ms = walk.clock.now_ms() + RELEASE_WAIT_MS
+    while True:
+        check_accepting(walk)
+        now_ms = walk.clock.now_ms()
+        try:
+            return walk.book.admit(
+                inbound.request_id,
+                key.wallet_id,
+                asked.need_nanos,
+                asked.want_nanos,
+                conversation=conversation,
+                now_ms=now_ms,
+            )
+        except BalanceHeld:
+            if now_ms >= give_up_ms:
+                raise
+            await asyncio.wait([walk.releases.wait(key.wallet_id)], timeout=(give_up_ms - now_ms) / 1000)

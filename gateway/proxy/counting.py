@@ -1,0 +1,60 @@
+"""POST /v1/messages/count_tokens: the same walk without money. Free, with a bucket of its own; the provider counts."""
+
+from __future__ import annotations
+
+from gateway.errors import UpstreamError
+from gateway.proxy.admission import find_model
+from gateway.proxy.dispatch import ERROR_BODY_BYTES_MAX, Refused, check_identity, judge_refusal, read_whole, upstream_body
+from gateway.proxy.exchange import authenticate
+from gateway.proxy.ports import Sink
+from gateway.proxy.walk import Inbound, Walk
+from gateway.router import Deployment
+from gateway.upstreams.base import Headers
+from gateway.wire.anthropic import parse_call
+from gateway.wire.call import Call
+
+COUNT_S = 30
+ATTEMPTS_MAX = 2
+
+
+async def count_tokens(walk: Walk, inbound: Inbound, sink: Sink) -> None:
+    """Answer with the provider's own count. Raises GatewayError as `exchange` does."""
+    key = authenticate(walk, inbound)
+    walk.limits.take_count(key.id, walk.clock.now_ms())
+    body_bytes = inbound.body_bytes or 0
+    walk.door.enter(body_bytes)
+    try:
+        call = parse_call(await inbound.read_body(walk.rules.body_bytes_max), operation="count_tokens")
+        inbound.record.model = call.model
+        model = find_model(walk, key, call.model)
+        tried: set[Deployment] = set()
+        while True:
+            deployment = walk.router.choose(model.id, "", tried, walk.clock.now_ms())
+            assert deployment is not None, "find_model found a deployment, and the last failure is raised below"
+            tried.add(deployment)
+            try:
+                status, headers, answer = await _ask(walk, inbound, call, deployment)
+            except UpstreamError as error:
+                last = len(tried) == min(ATTEMPTS_MAX, len(walk.router.deployments(model.id)))
+                if error.retryable and not last:
+                    continue
+                if not isinstance(error, Refused) or error.verbatim is None:
+                    raise
+                status, headers, answer = error.verbatim.status, error.verbatim.headers, error.verbatim.body
+            await sink.answer(status, headers, answer)
+            return
+    finally:
+        walk.door.leave(body_bytes)
+
+
+async def _ask(walk: Walk, inbound: Inbound, call: Call, deployment: Deployment) -> tuple[int, Headers, bytes]:
+    station = walk.stations[deployment.upstream]
+    inbound.record.upstream = deployment.upstream
+    body = upstream_body(deployment, call.model, call.body)
+    outgoing = station.provider.address("count_tokens", inbound.query, inbound.headers, body, stream=False)
+    incoming = await station.transport.open(outgoing, connect_s=walk.rules.connect_s, head_s=COUNT_S)
+    answer = await read_whole(incoming, ERROR_BODY_BYTES_MAX)
+    if not 200 <= incoming.status < 300:
+        raise judge_refusal(station, incoming, answer)
+    check_identity(incoming.headers)
+    return incoming.status, station.provider.response_headers(incoming.headers), answer

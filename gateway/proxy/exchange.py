@@ -1,0 +1,163 @@
+"""The walk of one request, straight, from head to settled books.
+
+    head ─ authenticate ─ rate, in-flight ─ read body ─ parse ─ model access ─ hold ─ route ─ relay ─ settle
+
+Cheap before dear: strangers never cost us a body. Order of refusals: 401, 413/429 of the door, 400, 404, 403, 402/429. A refusal
+is a GatewayError and leaves here as one; the door renders it. Run it as a task of its own that nobody cancels: whether the
+client is still there decides nothing about the money.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from dataclasses import replace
+
+from gateway.access import Key
+from gateway.errors import GatewayError, HouseError, UpstreamError
+from gateway.money import to_micros
+from gateway.proxy.admission import admit, await_hold, check_accepting, find_model
+from gateway.proxy.dispatch import StreamAnswer, VerbatimAnswer, WholeAnswer, dispatch
+from gateway.proxy.ports import Sink
+from gateway.proxy.relay import STREAM_HEADERS, StreamRelay, estimated_outcome, usage_flags
+from gateway.proxy.settlement import resolve
+from gateway.proxy.walk import Inbound, Outcome, Running, Walk
+from gateway.wire.anthropic import PING, error_event, parse_call
+from gateway.wire.meter import meter_whole
+from gateway.wire.splice import rename_answer_model
+
+
+async def exchange(walk: Walk, inbound: Inbound, sink: Sink) -> None:
+    """Answer one POST /v1/messages. Raises GatewayError for every refusal before the client's first byte."""
+    key = authenticate(walk, inbound)
+    walk.limits.take_request(key.id, key.rpm, walk.clock.now_ms())
+    check_accepting(walk)
+    body_bytes = inbound.body_bytes or 0
+    walk.door.enter(body_bytes)
+    try:
+        call = parse_call(await inbound.read_body(walk.rules.body_bytes_max), default_max_tokens=walk.rules.default_max_tokens)
+        inbound.record.model, inbound.record.stream = call.model, call.stream
+        model = find_model(walk, key, call.model)
+        running = await admit(walk, inbound, key, model, call)
+        await _serve(walk, running, sink)
+    finally:
+        walk.door.leave(body_bytes)
+
+
+def authenticate(walk: Walk, inbound: Inbound) -> Key:
+    """The key of a request, noted for its log line. Raises ClientError `unauthenticated`."""
+    key = walk.keys.authenticate(inbound.headers, walk.rules.key_prefix, walk.clock.at_ms())
+    inbound.record.key = key
+    return key
+
+
+async def _serve(walk: Walk, running: Running, sink: Sink) -> None:
+    """From held money to a settled answer; the hold is resolved whatever happens here."""
+    outcome = Outcome(None, None, status=500, reason="internal")
+    try:
+        answer = await _dispatch(walk, running, sink)
+        if isinstance(answer, StreamAnswer):
+            relayed = await StreamRelay(walk, running, answer, sink).run()
+            outcome = relayed.outcome
+            if relayed.refusal is not None:
+                raise relayed.refusal
+        elif isinstance(answer, WholeAnswer):
+            outcome = await _whole_outcome(walk, running, answer)
+            resolve(walk, running, outcome)
+            await _answer_whole(walk, running, answer, sink)
+        else:
+            outcome = Outcome(None, None, status=answer.status, reason="refused_upstream")
+            walk.limits.give_back(running.key.id, walk.clock.now_ms())
+            await _answer_verbatim(answer, sink)
+    except GatewayError as error:
+        if outcome.reason == "internal":
+            outcome = Outcome(None, None, status=error.status, reason=_void_reason(error))
+        raise
+    finally:
+        if not running.hold.resolved:
+            if outcome.reason == "unbilled" and running.attempts:
+                running.attempts[-1] = replace(running.attempts[-1], reason="unbilled")
+            resolve(walk, running, outcome)
+
+
+async def _dispatch(walk: Walk, running: Running, sink: Sink) -> StreamAnswer | WholeAnswer | VerbatimAnswer:
+    """Dispatch, given up when a streaming client leaves. (A call that is not streamed is awaited to its end: it is billed.)"""
+    opening: list[asyncio.Task[None]] = []
+
+    def on_silence() -> None:
+        opening.append(walk.spawn(_open_silent_stream(walk, running, sink)))
+
+    try:
+        async with asyncio.timeout(None) as patience:
+            if running.call.stream:
+                sink.on_gone(functools.partial(_lose_patience, walk, running, patience))
+            answer = await dispatch(walk, running, on_silence)
+    except TimeoutError:
+        raise UpstreamError("upstream_failed", "the client left", reason="client_gone", retryable=False) from None
+    except UpstreamError as error:
+        if not running.opened:
+            raise
+        # Its stream is open already: a failure is told inside, and never looks like a clean end.
+        await sink.write(error_event(error, running.inbound.text_id))
+        sink.cut()
+        raise
+    finally:
+        for task in opening:
+            await task
+    return answer
+
+
+def _lose_patience(walk: Walk, running: Running, patience: asyncio.Timeout) -> None:
+    running.gone = True
+    if walk.rules.drain_s is not None and patience.when() is None:
+        try:
+            patience.reschedule(asyncio.get_running_loop().time() + walk.rules.drain_s)
+        except RuntimeError:
+            pass  # dispatch is over; the relay has its own eye on the client
+
+
+async def _open_silent_stream(walk: Walk, running: Running, sink: Sink) -> None:
+    """A 200 that stays silent: open the client's stream with a ping, if the hold is on disk."""
+    try:
+        await await_hold(walk, running)
+    except HouseError:
+        return  # the relay will find the same, and say so
+    running.opened = True
+    await sink.start(200, STREAM_HEADERS)
+    await sink.write(PING)
+
+
+async def _whole_outcome(walk: Walk, running: Running, answer: WholeAnswer) -> Outcome:
+    try:
+        await await_hold(walk, running)
+    except HouseError as error:
+        running.attempts[-1] = replace(running.attempts[-1], reason="unbilled")
+        raise error
+    reading = meter_whole(answer.body)
+    flags = usage_flags(answer.deployment.model, reading.model, reading.unknown_fields, reading.malformed)
+    if reading.usage is None:
+        return estimated_outcome(running, answer.deployment, len(answer.body), flags)
+    return Outcome(answer.deployment, reading.usage, "reported", flags, answer.status)
+
+
+async def _answer_whole(walk: Walk, running: Running, answer: WholeAnswer, sink: Sink) -> None:
+    record = running.inbound.record
+    body = answer.body
+    if answer.deployment.model != running.call.model:
+        body = rename_answer_model(body, running.call.model)
+    record.first_byte_ms = walk.clock.now_ms() - running.inbound.received_ms
+    balance = walk.book.wallet(running.key.wallet_id).balance_nanos
+    headers = [
+        *answer.headers,
+        ("x-gateway-cost-micro", str(to_micros(record.cost_nanos))),
+        ("x-gateway-balance-micro", str(to_micros(balance))),
+    ]
+    await sink.answer(answer.status, headers, body)
+
+
+async def _answer_verbatim(answer: VerbatimAnswer, sink: Sink) -> None:
+    await sink.answer(answer.status, answer.headers, answer.body)
+
+
+def _void_reason(error: GatewayError) -> str:
+    return error.reason if isinstance(error, UpstreamError) else error.code

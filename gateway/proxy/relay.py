@@ -1,0 +1,298 @@
+"""A stream on its way from upstream to client: whole events, unchanged bytes, and the hold kept above what it costs.
+
+    read ─▶ split ─▶ meter ─▶ hold upkeep ─▶ write           once a second `tick`: silence, limits, progress
+                                                            client gone: 2 s of drain, then the upstream is aborted
+
+The relay releases whole events only, so that whatever we inject (a ping, an error) stands between two of them. It ends in one
+of the ways of `_ENDINGS`; none but a seen message_stop looks like a clean end to the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from gateway.book import BalanceTooLow
+from gateway.errors import GatewayError, HouseError, UpstreamError
+from gateway.estimates import as_asked, covered_output_tokens, running_output_tokens
+from gateway.pricing import cost_nanos
+from gateway.proxy.admission import await_hold
+from gateway.proxy.dispatch import StreamAnswer
+from gateway.proxy.ports import Sink
+from gateway.proxy.walk import USAGE_MISSING, Outcome, Running, Walk
+from gateway.router import Deployment
+from gateway.storage.rows import HoldChangeRow, ProgressRow, Served
+from gateway.usage import Source, Usage, tokens_of_bytes
+from gateway.wire.anthropic import PING, error_event
+from gateway.wire.meter import AnthropicMeter, estimated_usage
+from gateway.wire.splice import rename_message_start
+
+STREAM_HEADERS = (
+    ("content-type", "text/event-stream; charset=utf-8"),
+    ("cache-control", "no-cache, no-transform"),
+    # A default nginx held every event back for 1,007 ms without it, 1 ms with it.
+    ("x-accel-buffering", "no"),
+)
+PING_AFTER_MS = 15_000
+PROGRESS_AFTER_MS = 1_000
+# The hold is raised when this share of the output it covers has been made.
+RAISE_AT_PERCENT = 80
+# A provider ends its connection right after message_stop; waiting longer would only keep the client waiting.
+END_WITHIN_S = 1
+
+Ending = Literal["", "gone", "dry", "silent", "too_long", "shutdown"]
+
+_ENDINGS: dict[Ending, tuple[Source, GatewayError | None]] = {
+    "gone": ("estimated", None),
+    "dry": ("estimated", None),
+    "silent": (
+        "partial",
+        UpstreamError("upstream_timeout", "The provider fell silent; what was sent is charged.", reason="silent"),
+    ),
+    "too_long": (
+        "partial",
+        UpstreamError("upstream_timeout", "The answer took longer than this gateway allows.", reason="too_long"),
+    ),
+    "shutdown": ("partial", UpstreamError("unavailable", "The gateway is restarting; ask again.", reason="shutdown")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """What a stream came to, and the refusal to answer with if its client has not had a byte yet."""
+
+    outcome: Outcome
+    refusal: GatewayError | None
+
+
+class StreamRelay:
+    """One stream: `run` relays it, `tick` watches it, `shut_down` ends it."""
+
+    def __init__(self, walk: Walk, running: Running, answer: StreamAnswer, sink: Sink) -> None:
+        self._walk = walk
+        self._running = running
+        self._answer = answer
+        self._sink = sink
+        self._price = answer.deployment.price
+        self._meter = AnthropicMeter()
+        self._ending: Ending = ""
+        self._covered_tokens = 0
+        self._renamed = answer.deployment.model != running.call.model
+        now_ms = walk.clock.now_ms()
+        self._started_ms = now_ms
+        self._read_ms = now_ms
+        self._written_ms = now_ms
+        self._writing_since_ms: int | None = None
+        self._silent_s = 0
+        self._visible_bytes_seen = 0
+        self._progress: Usage | None = None
+
+    async def run(self) -> Relayed:
+        """Relay to the end. What went wrong before the client's first byte is returned as `refusal`, to be told at the door."""
+        failure: GatewayError | None = None
+        try:
+            await await_hold(self._walk, self._running)
+            self._sink.on_gone(self.client_gone)
+            self._walk.streams.add(self)
+            await self._pass(self._answer.events)
+            await self._relay()
+        except HouseError as error:
+            return Relayed(Outcome(None, None, status=error.status, reason="unbilled"), error)
+        except (UpstreamError, BalanceTooLow) as error:
+            failure = error
+        finally:
+            self._walk.streams.discard(self)
+            if not self._meter.ended:
+                self._answer.incoming.abort()
+        return await self._end(failure)
+
+    def client_gone(self) -> None:
+        """The client left: the provider gets a moment to finish, since what it makes is paid for."""
+        self._running.gone = True
+        if self._walk.rules.drain_s is not None:
+            asyncio.get_running_loop().call_later(self._walk.rules.drain_s, self._stop, "gone")
+
+    def shut_down(self) -> None:
+        self._stop("shutdown")
+
+    def tick(self, now_ms: int) -> None:
+        """Once a second: what no event would notice."""
+        if self._writing_since_ms is not None and now_ms - self._writing_since_ms > self._walk.rules.client_write_s * 1000:
+            self._sink.abort()
+        elif now_ms - self._read_ms > self._walk.rules.idle_s * 1000:
+            self._stop("silent")
+        elif now_ms - self._started_ms > self._walk.rules.total_s * 1000:
+            self._stop("too_long")
+        elif now_ms - self._written_ms >= PING_AFTER_MS and self._writing_since_ms is None:
+            self._walk.spawn(self._write(PING))
+        if self._meter.visible_bytes == self._visible_bytes_seen and self._running.call.thinking_hidden:
+            self._silent_s += 1
+            try:
+                self._keep_hold_above_cost()
+            except BalanceTooLow:
+                self._stop("dry")
+        self._visible_bytes_seen = self._meter.visible_bytes
+        if now_ms - self._started_ms >= PROGRESS_AFTER_MS:
+            self._write_progress()
+
+    # ── the stream ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _relay(self) -> None:
+        incoming, splitter = self._answer.incoming, self._answer.splitter
+        while not (self._meter.ended or self._meter.errored):
+            data = await incoming.read()
+            if not data:
+                return
+            self._read_ms = self._walk.clock.now_ms()
+            events = splitter.feed(data)
+            if events:
+                await self._pass(events)
+        if self._meter.errored:
+            return
+        try:
+            async with asyncio.timeout(END_WITHIN_S):
+                while await incoming.read():
+                    pass
+        except (TimeoutError, UpstreamError):
+            incoming.abort()
+
+    async def _pass(self, events: list[bytes]) -> None:
+        meter = self._meter
+        started = meter.started
+        for event in events:
+            meter.feed(event)
+        if meter.started and not started:
+            self._replace_estimate()
+            if self._renamed:
+                name = self._running.call.model
+                events = [rename_message_start(event, name) if b"message_start" in event else event for event in events]
+        dry: BalanceTooLow | None = None
+        try:
+            self._keep_hold_above_cost()
+        except BalanceTooLow as error:
+            dry = error
+        # What was made is charged, so it is delivered, also if it was the last the wallet could pay.
+        if dry is None or self._running.opened:
+            await self._write(b"".join(events))
+        if dry is not None:
+            raise dry
+
+    async def _write(self, data: bytes) -> None:
+        now_ms = self._walk.clock.now_ms()
+        if not self._running.opened:
+            self._running.opened = True
+            self._running.inbound.record.first_byte_ms = now_ms - self._running.inbound.received_ms
+            await self._sink.start(200, STREAM_HEADERS)
+        self._writing_since_ms = self._written_ms = now_ms
+        await self._sink.write(data)
+        self._writing_since_ms = None
+
+    # ── the hold ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _replace_estimate(self) -> None:
+        """message_start has the true input: the estimate made from bytes gives way to it, before any text passes."""
+        running, rules = self._running, self._walk.rules
+        limit = running.call.max_tokens or running.model.max_output_tokens
+        self._cover(min(limit, rules.output_hold_tokens))
+
+    def _keep_hold_above_cost(self) -> None:
+        """Raise the hold by a slice when 80 % of what it covers was made. Raises BalanceTooLow if nothing can be raised."""
+        meter, rules = self._meter, self._walk.rules
+        if not meter.started:
+            return
+        made = running_output_tokens(meter.visible_bytes, self._silent_s, rules.tokens_per_second_max, meter.last_reported_output)
+        limit = self._running.call.max_tokens or self._running.model.max_output_tokens
+        if made * 100 < self._covered_tokens * RAISE_AT_PERCENT or self._covered_tokens >= limit:
+            return
+        before = self._covered_tokens
+        self._cover(min(limit, max(before, made) + rules.output_hold_tokens))
+        if self._covered_tokens <= before:
+            raise BalanceTooLow(self._cost(made), self._walk.book.wallet(self._running.key.wallet_id))
+
+    def _cover(self, output_tokens: int) -> None:
+        """Bring the hold to what the reported input and `output_tokens` cost, as far as the wallet allows."""
+        hold, book = self._running.hold, self._walk.book
+        target = self._cost(output_tokens)
+        delta = book.lower_to(hold, target) if target < hold.amount_nanos else book.raise_to(hold, target)
+        if delta:
+            self._walk.store.submit(HoldChangeRow(hold.id, hold.wallet_id, hold.changes, delta))
+        usage = as_asked(self._meter.usage, self._running.call)
+        self._covered_tokens = min(output_tokens, covered_output_tokens(self._price, usage, hold.amount_nanos))
+
+    def _cost(self, output_tokens: int) -> int:
+        usage = as_asked(self._meter.usage, self._running.call)
+        return cost_nanos(self._price, dataclasses.replace(usage, output_tokens=output_tokens))
+
+    def _write_progress(self) -> None:
+        """What a crash would be settled from; only while the writer keeps up, and only if something changed."""
+        if not self._meter.started or not self._walk.store.accepting:
+            return
+        usage = estimated_usage(self._meter)
+        if usage != self._progress:
+            self._progress = usage
+            deployment = self._answer.deployment
+            served = Served(deployment.upstream, deployment.model, deployment.terms, usage, cost_nanos(deployment.price, usage))
+            self._walk.store.submit(ProgressRow(self._running.request_id, self._walk.clock.at_ms(), served))
+            self._running.had_progress = True
+
+    # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _stop(self, ending: Ending) -> None:
+        if not self._ending and not self._meter.ended:
+            self._ending = ending
+            self._answer.incoming.abort()
+
+    async def _end(self, failure: GatewayError | None) -> Relayed:
+        """Tell the client how it ended, unless the stream already did, and say what it came to."""
+        meter, running = self._meter, self._running
+        if meter.ended:
+            await self._sink.end()
+            return Relayed(self._outcome("reported" if meter.output_reported else "estimated"), None)
+        if isinstance(failure, BalanceTooLow) or self._ending == "dry":
+            self._ending = "dry"
+            wallet = self._walk.book.wallet(running.key.wallet_id)
+            failure = failure if isinstance(failure, BalanceTooLow) else BalanceTooLow(self._cost(self._covered_tokens), wallet)
+            self._walk.book.mark_dry(wallet.id, running.conversation, self._walk.clock.now_ms())
+        source, told = _ENDINGS.get(self._ending, ("partial", None))
+        if told is None and self._ending != "gone":
+            told = failure or _ended_early()
+        running.inbound.record.error = told.code if told is not None else self._ending
+        if told is not None and not running.opened:
+            return Relayed(self._outcome(source, told.status), told)
+        if told is not None and not meter.errored:
+            await self._write(error_event(told, running.inbound.text_id))
+        self._sink.cut()
+        return Relayed(self._outcome(source), None)
+
+    def _outcome(self, source: Source, status: int = 200) -> Outcome:
+        meter, deployment = self._meter, self._answer.deployment
+        flags = usage_flags(deployment.model, meter.model, meter.unknown_fields, meter.malformed)
+        if not meter.started:
+            return Outcome(deployment, None, source, flags, status, self._ending or "nothing_seen")
+        if not meter.usage.prompt_tokens and not meter.output_reported and not meter.malformed:
+            return estimated_outcome(self._running, deployment, meter.visible_bytes, flags)
+        usage = meter.usage if source == "reported" else estimated_usage(meter)
+        return Outcome(deployment, usage, source, flags, status)
+
+
+def estimated_outcome(running: Running, deployment: Deployment, output_bytes: int, flags: tuple[str, ...]) -> Outcome:
+    """For a 2xx without usage: what we held for the input, and output by its bytes; settlement keeps it below the hold."""
+    usage = Usage(input_tokens=running.input_estimate, output_tokens=tokens_of_bytes(output_bytes))
+    return Outcome(deployment, usage, "estimated", (*flags, USAGE_MISSING), 200)
+
+
+def usage_flags(asked: str, answered: str, unknown_fields: set[str] | frozenset[str], malformed: bool) -> tuple[str, ...]:
+    """What an operator should look at on a usage row."""
+    flags = [f"unknown_usage:{name}" for name in sorted(unknown_fields)[:5]]
+    if malformed:
+        flags.append("malformed_usage")
+    # A provider answers an alias with the dated id behind it.
+    if answered and answered != asked and not answered.startswith(asked + "-"):
+        flags.append("model_mismatch")
+    return tuple(flags)
+
+
+def _ended_early() -> UpstreamError:
+    return UpstreamError("upstream_failed", "The provider broke off its answer; what was sent is charged.", reason="cut")

@@ -1,0 +1,190 @@
+"""A whole gateway in the test's own loop: real database, real sockets, in front of whatever upstream a test scripts.
+
+    async with ScriptedUpstream() as up, open_gateway(tmp_path, up.url) as gateway:
+        alice = await gateway.make_user("alice", "10")
+        answer = await gateway.ask(alice)
+        assert answer.status == 200
+
+Leaving the block drains the house; `assert_settled` (the audit, no open hold, book = database, and the upstream's journal = the
+usage rows) ends every test that moves money.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from gateway.access import Key, hash_secret, hint_of, make_secret
+from gateway.api.server import serving
+from gateway.config import parse
+from gateway.house import House, open_house
+from gateway.money import parse_usd
+from gateway.storage import wallets
+from gateway.storage.database import open_reader
+from gateway.storage.keys import find_key, insert_key
+from gateway.storage.ledger import LedgerWriter
+from gateway.storage.users import insert_user
+from tests.ledger_tools import assert_books_balance
+from tests.upstream import ScriptedUpstream
+
+MODEL = "claude-sonnet-5-5"
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def events(self) -> list[tuple[str, Any]]:
+        """(name, data) of a stream's events."""
+        found = []
+        for block in self.body.decode().split("\n\n"):
+            lines = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
+            if "data" in lines:
+                found.append((lines.get("event", ""), json.loads(lines["data"])))
+        return found
+
+    @property
+    def error(self) -> dict[str, Any]:
+        return self.json["error"]
+
+
+@dataclass
+class User:
+    secret: str
+    key: Key
+
+
+@dataclass
+class Gateway:
+    house: House
+    url: str
+    session: aiohttp.ClientSession
+    users: list[User] = field(default_factory=list)
+
+    async def make_user(
+        self,
+        name: str,
+        balance: str = "10",
+        *,
+        rpm: int = 0,
+        models: frozenset[str] | None = None,
+        expires_at_ms: int | None = None,
+    ) -> User:
+        """A user with a wallet of `balance` USD and a key."""
+        desk = self.house.desk
+        at_ms = desk.clock.at_ms()
+        secret = make_secret(desk.key_prefix)
+        amount = parse_usd(balance)
+
+        def job(ledger: LedgerWriter) -> tuple[int, int]:
+            user_id = insert_user(ledger.conn, name, None, "user", at_ms)
+            wallet_id = wallets.create_wallet(ledger.conn, user_id)
+            key_id = insert_key(
+                ledger.conn,
+                user_id=user_id,
+                name=f"{name}'s key",
+                secret_hash=hash_secret(secret),
+                hint=hint_of(desk.key_prefix, secret),
+                rpm=rpm,
+                models=models,
+                expires_at_ms=expires_at_ms,
+                rotated_from=None,
+                at_ms=at_ms,
+            )
+            if amount:
+                wallets.deposit(ledger, wallet_id, amount, f"opening-{name}", "", at_ms)
+            return wallet_id, key_id
+
+        wallet_id, key_id = await desk.writer.run(job)
+        desk.book.open_wallet(wallets.Wallet(wallet_id, amount))
+        with closing(open_reader(desk.database)) as conn:
+            found = find_key(conn, key_id)
+        assert found is not None
+        desk.keys.put(*found)
+        user = User(secret, found[1])
+        self.users.append(user)
+        return user
+
+    async def ask(
+        self,
+        user: User | None,
+        *,
+        path: str = "/v1/messages",
+        headers: dict[str, str] | None = None,
+        raw: bytes | None = None,
+        **fields: Any,
+    ) -> Answer:
+        """POST a small message; `fields` go into its body over the usual ones (None removes one)."""
+        body = {"model": MODEL, "max_tokens": 100, "messages": [{"role": "user", "content": "say hi"}], **fields}
+        body = {name: value for name, value in body.items() if value is not None}
+        sent = {"content-type": "application/json", **({"x-api-key": user.secret} if user else {}), **(headers or {})}
+        return await self.request("POST", path, headers=sent, data=raw if raw is not None else json.dumps(body).encode())
+
+    async def get(self, user: User | None, path: str, headers: dict[str, str] | None = None) -> Answer:
+        return await self.request("GET", path, headers={**({"x-api-key": user.secret} if user else {}), **(headers or {})})
+
+    async def request(self, method: str, path: str, **options: Any) -> Answer:
+        async with self.session.request(method, self.url + path, allow_redirects=False, **options) as response:
+            try:
+                body = await response.read()
+            except aiohttp.ClientPayloadError:
+                body = b""
+            return Answer(response.status, {name.lower(): value for name, value in response.headers.items()}, body)
+
+    def balance(self, user: User) -> int:
+        return self.house.walk.book.wallet(user.key.wallet_id).balance_nanos
+
+    async def usage_rows(self) -> list[dict[str, Any]]:
+        """Every usage row, once all that is queued is written."""
+        await self.house.writer.run(lambda ledger: None)
+        with closing(open_reader(self.house.database)) as conn:
+            cursor = conn.execute("select * from usage order by request_id")
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    async def table(self, sql: str) -> list[Any]:
+        await self.house.writer.run(lambda ledger: None)
+        with closing(open_reader(self.house.database)) as conn:
+            return conn.execute(sql).fetchall()
+
+    async def assert_settled(self) -> None:
+        """Nothing runs, nothing is held, the audit is clean, and the book is the database."""
+        assert not self.house.walk.running
+        await self.house.writer.run(lambda ledger: None)
+        assert_books_balance(self.house.database, self.house.walk.book)
+
+
+def settings_text(*upstream_urls: str, more: str = "") -> str:
+    upstreams = "".join(
+        f'[[upstreams]]\nname = "up{number}"\nkind = "anthropic"\nbase_url = "{url}"\napi_key = "upstream-secret-{number}"\npriority = {number}\n'
+        for number, url in enumerate(upstream_urls, 1)
+    )
+    return more + "\n" + upstreams
+
+
+@asynccontextmanager
+async def open_gateway(data_dir: Path, *upstream_urls: str, more: str = "", clock: Any = None) -> AsyncIterator[Gateway]:
+    """A gateway before the given upstreams, in order of priority; `more` is TOML put before them."""
+    settings = parse(settings_text(*upstream_urls, more=more), str(data_dir / "pagegrid.toml"), {})
+    async with (
+        open_house(settings, data_dir / "data", clock) as house,
+        serving(house, "127.0.0.1", 0) as port,
+        aiohttp.ClientSession(auto_decompress=False) as session,
+    ):
+        yield Gateway(house, f"http://127.0.0.1:{port}", session)
+
+
+__all__ = ["MODEL", "Answer", "Gateway", "ScriptedUpstream", "User", "open_gateway", "settings_text"]
