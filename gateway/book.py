@@ -82,7 +82,10 @@ class Resolution:
 
 
 class Book:
-    """`on_release(wallet_id)` is called whenever money becomes available: who waits for it may ask again."""
+    """`on_release(wallet_id)` is called whenever money becomes available: who waits for it may ask again.
+
+    It only wakes and never asks by itself: what it would admit would be queued before the release that paid for it.
+    """
 
     def __init__(self, on_release: Callable[[int], None] = lambda wallet_id: None) -> None:
         self._wallets: dict[int, Wallet] = {}
@@ -157,6 +160,10 @@ class Book:
         collected = self._collect(wallet, hold.amount_nanos)
         self._on_release(wallet.id)
         return Resolution(hold.id, wallet.id, hold.amount_nanos, False, collected_nanos=collected)
+
+    def disown(self, hold: Hold) -> None:
+        """Release a hold that the database refused: no row can tell of it, so nothing may be collected from it either."""
+        self._on_release(self._release(hold).id)
 
     def mark_dry(self, wallet_id: int, conversation: str, now_ms: int) -> None:
         """Answer this conversation 402 for a minute, or until a deposit."""

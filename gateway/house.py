@@ -9,7 +9,6 @@ Nothing here decides anything about a request or an account; it only knows who n
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -18,10 +17,11 @@ from pathlib import Path
 
 from gateway.access import KeyRing
 from gateway.book import Book
+from gateway.chores import start_chores
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
 from gateway.desk.desk import Desk
-from gateway.desk.ledger import ring_findings, run_audit
+from gateway.desk.ledger import ring_findings
 from gateway.ids import IdSource
 from gateway.limits import RateLimits
 from gateway.money import ONE
@@ -33,11 +33,6 @@ from gateway.upstreams.demo import DemoTransport
 from gateway.upstreams.registry import KINDS
 from gateway.upstreams.transport import HttpTransport
 from gateway.version import VERSION
-
-logger = logging.getLogger(__name__)
-
-TICK_S = 1.0
-AUDIT_EVERY_S = 3600
 
 
 @dataclass(slots=True)
@@ -82,7 +77,7 @@ async def open_house(settings: Settings, data_dir: Path, clock: Clock | None = N
             conn.close()
             raise
         house, transports = await _build(settings, data_dir, conn, boot_id, clock)
-        chores = [asyncio.create_task(_tick(house)), asyncio.create_task(_audit_hourly(house))]
+        chores = start_chores(house.walk, house.desk)
         try:
             yield house
         finally:
@@ -187,32 +182,8 @@ def _rules(settings: Settings) -> Rules:
     )
 
 
-# ── chores ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-async def _tick(house: House) -> None:
-    """Once a second, every open stream looks at what no event would tell it."""
-    while True:
-        await asyncio.sleep(TICK_S)
-        now_ms = house.walk.clock.now_ms()
-        for stream in list(house.walk.streams):
-            try:
-                stream.tick(now_ms)
-            except Exception:
-                logger.exception("a stream's tick failed")
-
-
 def _audit_at_start(path: Path) -> None:
     """From the last checkpoint: start stays fast. What is broken rings, and the operator decides; money is not guessed at."""
     with closing(database.open_reader(path)) as conn:
         report = audit.audit(conn, since_checkpoint=True)
     ring_findings(report)
-
-
-async def _audit_hourly(house: House) -> None:
-    while True:
-        await asyncio.sleep(AUDIT_EVERY_S)
-        try:
-            await run_audit(house.desk, since_checkpoint=True)
-        except Exception:
-            logger.exception("the hourly audit failed")

@@ -1,7 +1,7 @@
 """Time-ordered ids: an integer for the database, a short text for people.
 
     bit 62 ........ 20 19 ......... 0
-        milliseconds   counter of this millisecond, started at random
+        milliseconds   counter of this millisecond, from a start that each process draws
 
 Ordered by time, so that rows are appended to the end of every index they stand in. The text form is `req_` and 13 digits of
 Crockford's base 32 (no I, L, O, U), in the same order. Ids are not secrets: every look-up asks for the owner too.
@@ -23,12 +23,17 @@ class IdSource:
 
     def __init__(self, floor: int = 0) -> None:
         self._last = floor
+        # Drawn so that two databases do not count alike; the upper half of the counter leaves room to count on.
+        self._start = secrets.randbits(_COUNTER_BITS - 1)
 
     def next(self, at_ms: int) -> int:
-        # The low half of the counter starts at random, so that two databases do not count alike; the high half leaves room.
-        fresh = (at_ms << _COUNTER_BITS) | secrets.randbits(_COUNTER_BITS - 1)
-        self._last = max(fresh, self._last + 1)
+        self._last = max(lowest_id(at_ms) | self._start, self._last + 1)
         return self._last
+
+
+def lowest_id(at_ms: int) -> int:
+    """No id of that millisecond, or a later one, is below it."""
+    return at_ms << _COUNTER_BITS
 
 
 def render_id(request_id: int) -> str:

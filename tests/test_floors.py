@@ -18,7 +18,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(("access", "catalog", "pricing", "estimates", "limits", "router", "book", "data"), 2),
     **dict.fromkeys(("storage", "upstreams"), 3),
     **dict.fromkeys(("proxy", "desk"), 4),
-    **dict.fromkeys(("config", "house"), 5),
+    **dict.fromkeys(("config", "chores", "house"), 5),
     **dict.fromkeys(("api", "cli", "__main__"), 6),
 }
 # Rooms of one floor that may see each other, and why.
@@ -28,6 +28,7 @@ NEIGHBOURS = {
     ("estimates", "pricing"),  # what may be is priced as what was
     ("router", "pricing"),  # a deployment carries its price
     ("house", "config"),  # the hall is built from the settings
+    ("house", "chores"),  # and starts what it does by itself
     ("cli", "api"),  # `serve` serves
     ("__main__", "cli"),
 }  # fmt: skip

@@ -117,6 +117,9 @@ async def read_body(request: web.Request, bytes_max: int) -> bytes:
         raise ClientError("encoded_body", "Send the body as it is, without Content-Encoding.")
     if request.content_length is not None and request.content_length > bytes_max:
         raise too_large(bytes_max)
+    if request.content.is_eof() and (request.content_length or 0) <= bytes_max:
+        # It came together with its head, as most do.
+        return request.content.read_nowait()
     loop = asyncio.get_running_loop()
     started = loop.time()
     parts: list[bytes] = []

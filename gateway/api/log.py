@@ -63,6 +63,8 @@ def set_up(style: Literal["text", "json"], level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+    # Nothing prints these; leaving them out makes a record a third cheaper (docs.python.org/3/howto/logging.html#optimization).
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def log_request(request_id: str, method: str, endpoint: str, status: int, total_ms: int, record: Record) -> None:

@@ -21,8 +21,7 @@ async def count_tokens(walk: Walk, inbound: Inbound, sink: Sink) -> None:
     """Answer with the provider's own count. Raises GatewayError as `exchange` does."""
     key = authenticate(walk, inbound)
     walk.limits.take_count(key.id, walk.clock.now_ms())
-    body_bytes = inbound.body_bytes or 0
-    walk.door.enter(body_bytes)
+    body_bytes = walk.door.enter(inbound.body_bytes)
     try:
         call = parse_call(await inbound.read_body(walk.rules.body_bytes_max), operation="count_tokens")
         inbound.record.model = call.model
@@ -53,8 +52,15 @@ async def _ask(walk: Walk, inbound: Inbound, call: Call, deployment: Deployment)
     body = upstream_body(deployment, call.model, call.body)
     outgoing = station.provider.address("count_tokens", inbound.query, inbound.headers, body, stream=False)
     incoming = await station.transport.open(outgoing, connect_s=walk.rules.connect_s, head_s=COUNT_S)
-    answer = await read_whole(incoming, ERROR_BODY_BYTES_MAX)
+    try:
+        answer = await read_whole(incoming, ERROR_BODY_BYTES_MAX, idle_s=COUNT_S, total_s=COUNT_S)
+    except BaseException:
+        incoming.abort()
+        raise
     if not 200 <= incoming.status < 300:
         raise judge_refusal(station, incoming, answer)
     check_identity(incoming.headers)
-    return incoming.status, station.provider.response_headers(incoming.headers), answer
+    headers = station.provider.response_headers(incoming.headers)
+    if station.provider.estimates_tokens:
+        headers.append(("x-gateway-estimated", "true"))
+    return incoming.status, headers, answer

@@ -25,7 +25,7 @@ from gateway.router import Deployment
 from gateway.storage.rows import AttemptRow
 from gateway.upstreams.base import Headers, Operation, Outgoing
 from gateway.wire.anthropic import read_error_type
-from gateway.wire.meter import classify
+from gateway.wire.meter import WholeReading, classify, meter_whole
 from gateway.wire.splice import replace_value
 from gateway.wire.sse import Splitter, event_data
 
@@ -34,6 +34,8 @@ ATTEMPTS_MAX = 3
 SILENCE_S = 20
 ERROR_BODY_BYTES_MAX = 1 << 20
 WHOLE_BODY_BYTES_MAX = 64 << 20
+# Claude Code gives up on a longer wait, and SDKs would sleep through it: the client is told not to try, and the time in words.
+RETRY_AFTER_S_MAX = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class WholeAnswer:
     status: int
     headers: Headers
     body: bytes
+    reading: WholeReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +91,8 @@ async def dispatch(walk: Walk, running: Running, on_silence: Callable[[], None])
         try:
             return await _attempt(walk, running, deployment, len(tried), on_silence)
         except UpstreamError as error:
-            failure = error
-            walk.router.failed(running.conversation, deployment)
+            failure = error if failure is None else _to_tell(failure, error)
+            walk.router.failed(running.model.id, running.conversation, deployment)
             if not error.retryable or running.opened or running.gone:
                 break
     assert failure is not None, "admission found a deployment"
@@ -105,16 +108,22 @@ def upstream_body(deployment: Deployment, name: str, body: bytes) -> bytes:
     return replace_value(body, "model", orjson.dumps(deployment.model))
 
 
-async def read_whole(incoming: Incoming, bytes_max: int) -> bytes:
-    """The whole body. Raises UpstreamError when it breaks off or passes `bytes_max`."""
+async def read_whole(incoming: Incoming, bytes_max: int, *, idle_s: float, total_s: float) -> bytes:
+    """The whole body. Raises UpstreamError when it breaks off, pauses or lasts too long, or passes `bytes_max`; then abort it."""
     parts: list[bytes] = []
     size = 0
-    while data := await incoming.read():
-        parts.append(data)
-        size += len(data)
-        if size > bytes_max:
-            incoming.abort()
-            raise UpstreamError("upstream_failed", "the upstream's answer is too large", reason="too_large")
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + total_s
+    try:
+        async with asyncio.timeout(min(idle_s, total_s)) as limit:
+            while data := await incoming.read():
+                limit.reschedule(min(loop.time() + idle_s, give_up))
+                parts.append(data)
+                size += len(data)
+                if size > bytes_max:
+                    raise UpstreamError("upstream_failed", "the upstream's answer is too large", reason="too_large")
+    except TimeoutError:
+        raise _silent() from None
     return b"".join(parts)
 
 
@@ -123,31 +132,32 @@ def judge_refusal(station: Station, incoming: Incoming, body: bytes) -> Refused:
     judgement = station.provider.judge(incoming.status, incoming.headers, body)
     if judgement.alarm:
         alarm("upstream", f"an upstream answered {incoming.status}: {judgement.reason}")
+    message = _MESSAGES.get(incoming.status, _FAILED)
+    too_long = incoming.status == 429 and (judgement.retry_after_s or 0) > RETRY_AFTER_S_MAX
+    if too_long:
+        message += f" It asks to wait {judgement.retry_after_s} s."
     error = Refused(
         _CODES.get(incoming.status, "upstream_failed"),
-        _MESSAGES.get(incoming.status, _FAILED),
+        message,
         reason=judgement.reason,
         retryable=judgement.course == "next",
         status_seen=incoming.status,
         retry_after_s=judgement.retry_after_s or (1 if incoming.status not in (429, 529) else None),
         detail=body[:300].decode("utf-8", "replace"),
     )
-    if incoming.status == 429 and (judgement.retry_after_s or 0) > 60:
+    if too_long:
         error.should_retry = False
-    if judgement.course == "verbatim" or incoming.status == 404:
+    # What is encoded cannot be passed as it is, without the header that says so.
+    if (judgement.course == "verbatim" or incoming.status == 404) and not _is_encoded(incoming.headers):
         error.verbatim = VerbatimAnswer(incoming.status, station.provider.response_headers(incoming.headers), body)
     return error
 
 
 def check_identity(headers: Headers) -> str:
     """The content type of an answer. Raises UpstreamError for an encoding that we did not ask for."""
-    content_type = ""
-    for name, value in headers:
-        if name == "content-type":
-            content_type = value.partition(";")[0].strip().lower()
-        elif name == "content-encoding" and value.strip().lower() not in ("", "identity"):
-            raise UpstreamError("upstream_failed", "the upstream's answer is encoded", reason="encoded")
-    return content_type
+    if _is_encoded(headers):
+        raise UpstreamError("upstream_failed", "the upstream's answer is encoded", reason="encoded")
+    return next((value.partition(";")[0].strip().lower() for name, value in headers if name == "content-type"), "")
 
 
 # ── one attempt ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -165,7 +175,7 @@ async def _attempt(walk: Walk, running: Running, deployment: Deployment, number:
     station = walk.stations[deployment.upstream]
     status: int | None = None
     request_id = ""
-    reason = "ok"
+    reason = "internal"
     try:
         outgoing = _outgoing(station, running, deployment, "messages")
         running.inbound.record.upstream = deployment.upstream
@@ -173,13 +183,18 @@ async def _attempt(walk: Walk, running: Running, deployment: Deployment, number:
         incoming = await station.transport.open(outgoing, connect_s=walk.rules.connect_s, head_s=head_s)
         status = incoming.status
         request_id = station.provider.upstream_request_id(incoming.headers)
-        if not 200 <= status < 300:
-            raise judge_refusal(station, incoming, await read_whole(incoming, ERROR_BODY_BYTES_MAX))
         try:
-            return await _accept(walk, running, deployment, station, incoming, on_silence)
+            if not 200 <= status < 300:
+                body = await read_whole(
+                    incoming, ERROR_BODY_BYTES_MAX, idle_s=walk.rules.idle_s, total_s=walk.rules.total_s
+                )
+                raise judge_refusal(station, incoming, body)
+            answer = await _accept(walk, running, deployment, station, incoming, on_silence)
         except BaseException:
             incoming.abort()
             raise
+        reason = "ok"
+        return answer
     except UpstreamError as error:
         reason = error.reason
         raise
@@ -210,8 +225,11 @@ async def _accept(
     if not running.call.stream:
         if content_type != "application/json":
             raise _not_an_answer(content_type)
-        body = await read_whole(incoming, WHOLE_BODY_BYTES_MAX)
-        return WholeAnswer(deployment, incoming.status, headers, body)
+        body = await read_whole(incoming, WHOLE_BODY_BYTES_MAX, idle_s=walk.rules.idle_s, total_s=walk.rules.total_s)
+        reading = meter_whole(body)
+        if not reading.is_message and reading.usage is None:
+            raise _not_an_answer(content_type)  # an error told with status 200, half a body: nothing that could be charged
+        return WholeAnswer(deployment, incoming.status, headers, body, reading)
     if content_type != "text/event-stream":
         raise _not_an_answer(content_type)
     splitter = Splitter()
@@ -220,7 +238,7 @@ async def _accept(
         async with asyncio.timeout(walk.rules.idle_s):
             events = await _first_events(incoming, splitter)
     except TimeoutError:
-        raise UpstreamError("upstream_timeout", "The provider sent nothing in time.", reason="silent") from None
+        raise _silent() from None
     finally:
         silence.cancel()
     return StreamAnswer(deployment, incoming, splitter, events)
@@ -241,6 +259,22 @@ async def _first_events(incoming: Incoming, splitter: Splitter) -> list[bytes]:
             real = real or (kind != "ping" and event_data(event) != b"")
             events.append(event)
     return events
+
+
+def _to_tell(earlier: UpstreamError, latest: UpstreamError) -> UpstreamError:
+    """Of two failures the one that the client hears of: the latest, but of two limits the one that ends sooner."""
+    if earlier.code == latest.code == "rate_limited" and earlier.retry_after_s is not None:
+        if latest.retry_after_s is None or earlier.retry_after_s < latest.retry_after_s:
+            return earlier
+    return latest
+
+
+def _is_encoded(headers: Headers) -> bool:
+    return any(name == "content-encoding" and value.strip().lower() not in ("", "identity") for name, value in headers)
+
+
+def _silent() -> UpstreamError:
+    return UpstreamError("upstream_timeout", "The provider sent nothing in time.", reason="silent")
 
 
 def _stream_error(error_type: str) -> UpstreamError:

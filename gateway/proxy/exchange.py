@@ -23,7 +23,6 @@ from gateway.proxy.relay import STREAM_HEADERS, StreamRelay, estimated_outcome, 
 from gateway.proxy.settlement import resolve
 from gateway.proxy.walk import Inbound, Outcome, Running, Walk
 from gateway.wire.anthropic import PING, error_event, parse_call
-from gateway.wire.meter import meter_whole
 from gateway.wire.splice import rename_answer_model
 
 
@@ -32,8 +31,7 @@ async def exchange(walk: Walk, inbound: Inbound, sink: Sink) -> None:
     key = authenticate(walk, inbound)
     walk.limits.take_request(key.id, key.rpm, walk.clock.now_ms())
     check_accepting(walk)
-    body_bytes = inbound.body_bytes or 0
-    walk.door.enter(body_bytes)
+    body_bytes = walk.door.enter(inbound.body_bytes)
     try:
         call = parse_call(await inbound.read_body(walk.rules.body_bytes_max), default_max_tokens=walk.rules.default_max_tokens)
         inbound.record.model, inbound.record.stream = call.model, call.stream
@@ -133,7 +131,7 @@ async def _whole_outcome(walk: Walk, running: Running, answer: WholeAnswer) -> O
     except HouseError as error:
         running.attempts[-1] = replace(running.attempts[-1], reason="unbilled")
         raise error
-    reading = meter_whole(answer.body)
+    reading = answer.reading
     flags = usage_flags(answer.deployment.model, reading.model, reading.unknown_fields, reading.malformed)
     if reading.usage is None:
         return estimated_outcome(running, answer.deployment, len(answer.body), flags)

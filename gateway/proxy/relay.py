@@ -218,12 +218,18 @@ class StreamRelay:
         delta = book.lower_to(hold, target) if target < hold.amount_nanos else book.raise_to(hold, target)
         if delta:
             self._walk.store.submit(HoldChangeRow(hold.id, hold.wallet_id, hold.changes, delta))
-        usage = as_asked(self._meter.usage, self._running.call)
+        usage = self._usage()
         self._covered_tokens = min(output_tokens, covered_output_tokens(self._price, usage, hold.amount_nanos))
 
     def _cost(self, output_tokens: int) -> int:
+        return cost_nanos(self._price, dataclasses.replace(self._usage(), output_tokens=output_tokens))
+
+    def _usage(self) -> Usage:
+        """What the hold must pay for beside the output: as reported, and as estimated where the stream says nothing of its input."""
         usage = as_asked(self._meter.usage, self._running.call)
-        return cost_nanos(self._price, dataclasses.replace(usage, output_tokens=output_tokens))
+        if not usage.prompt_tokens:
+            usage = dataclasses.replace(usage, input_tokens=self._running.input_estimate)
+        return usage
 
     def _write_progress(self) -> None:
         """What a crash would be settled from; only while the writer keeps up, and only if something changed."""

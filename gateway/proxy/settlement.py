@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gateway.book import Resolution
 from gateway.metrics import alarm, counters
 from gateway.pricing import cost_nanos
 from gateway.proxy.walk import USAGE_MISSING, Outcome, Running, Walk
@@ -18,8 +17,13 @@ from gateway.storage.rows import DetailRow, ResolutionRow, Served
 DETAIL_TEXT_MAX = 128
 
 
-def resolve(walk: Walk, running: Running, outcome: Outcome) -> Resolution:
+def resolve(walk: Walk, running: Running, outcome: Outcome) -> None:
     """Resolve the request's hold, exactly once, whatever became of client and upstream. Never waits, never refuses."""
+    del walk.running[running.request_id]
+    if running.acknowledged.done() and running.acknowledged.exception() is not None:
+        # The database never took the hold (its wallet is frozen): there is nothing to resolve there.
+        walk.book.disown(running.hold)
+        return
     record = running.inbound.record
     deployment, usage = outcome.deployment, outcome.usage
     at_ms, now_ms = walk.clock.at_ms(), walk.clock.now_ms()
@@ -32,13 +36,13 @@ def resolve(walk: Walk, running: Running, outcome: Outcome) -> Resolution:
         resolution = walk.book.settle(running.hold, cost)
         record.usage, record.cost_nanos, record.source = usage, cost, outcome.source
         _mark_attempt(running, deployment.upstream, cost_nanos(deployment.list_price, usage))
-        walk.router.served(running.conversation, deployment, usage.prompt_tokens, running.call.cache, now_ms)
+        cached = usage.prompt_tokens - usage.input_tokens
+        walk.router.served(running.model.id, running.conversation, deployment, cached, running.call.cache, now_ms)
         if resolution.overrun_nanos:
             alarm("overrun", f"wallet {resolution.wallet_id} could not pay {resolution.overrun_nanos} nanos of a request")
     else:
         resolution = walk.book.void(running.hold)
     counters["requests_settled" if served else "requests_void"] += 1
-    del walk.running[running.request_id]
     row = ResolutionRow(
         resolution=resolution,
         key_id=running.key.id,
@@ -52,13 +56,6 @@ def resolve(walk: Walk, running: Running, outcome: Outcome) -> Resolution:
         reason=None if served else outcome.reason,
         had_progress=running.had_progress,
     )
-    _write(walk, running, row)
-    return resolution
-
-
-def _write(walk: Walk, running: Running, row: ResolutionRow) -> None:
-    if running.acknowledged.done() and running.acknowledged.exception() is not None:
-        return  # the database never took the hold (its wallet is frozen): there is nothing to resolve there
     written = walk.store.submit_acknowledged(row)
     request_id = running.request_id
     walk.settling[request_id] = written

@@ -144,13 +144,17 @@ class Door:
         self.in_flight = 0
         self.body_bytes = 0
 
-    def enter(self, body_bytes: int) -> None:
+    def enter(self, announced_bytes: int | None) -> int:
+        """Returns the bytes reserved, to be given to `leave`. A body that does not announce its size may be as large as any."""
+        largest = self._rules.body_bytes_max
+        body_bytes = largest if announced_bytes is None else min(announced_bytes, largest)
         if self.in_flight >= self._rules.max_in_flight:
             raise HouseError("unavailable", "The gateway is at its limit of running requests.", retry_after_s=1)
         if self.body_bytes + body_bytes > self._rules.body_bytes_total_max:
             raise HouseError("unavailable", "The gateway is at its limit of request bodies in memory.", retry_after_s=1)
         self.in_flight += 1
         self.body_bytes += body_bytes
+        return body_bytes
 
     def leave(self, body_bytes: int) -> None:
         self.in_flight -= 1

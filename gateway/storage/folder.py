@@ -62,7 +62,7 @@ class Lock:
 
 
 def socket_path(folder: Path) -> Path:
-    """Where the door of the server on this data directory is; the same for server and command, whatever they were started with."""
+    """Where the door of the server on this data directory is; the same for server and command, however each was started."""
     path = folder.resolve() / "door.sock"
     if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
         return path

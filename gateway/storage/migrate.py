@@ -71,12 +71,14 @@ def check_not_newer(version: int, newest: int | None = None) -> None:
 
 
 def copy_before(conn: sqlite3.Connection, path: Path, version: int) -> Path:
-    """A whole, consistent copy of the database beside it, named after the version it holds; an existing one is kept."""
+    """A whole, consistent copy of the database beside it, named after the version it holds.
+
+    It replaces the copy of an earlier try: what failed then changed nothing, and the house may have been at work since.
+    """
     target = path.with_name(f"{path.stem}.before-schema-{version + 1}.db")
-    if not target.exists():
-        partial = target.with_suffix(".partial")
-        partial.unlink(missing_ok=True)
-        partial.touch(mode=0o600)
-        conn.execute("vacuum into ?", (str(partial),))
-        partial.rename(target)
+    partial = target.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    partial.touch(mode=0o600)
+    conn.execute("vacuum into ?", (str(partial),))
+    partial.replace(target)
     return target

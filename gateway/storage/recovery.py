@@ -47,7 +47,8 @@ def recover(conn: sqlite3.Connection, boot_id: int, at_ms: int) -> Recovered:
     """Resolve every open hold of an older boot."""
     conn.execute("begin immediate")
     try:
-        rows = [_resolution(row, at_ms) for row in conn.execute(_OPEN_HOLDS, (boot_id,)).fetchall()]
+        found = conn.execute(f"{_OPEN_HOLDS} and h.boot_id < ? order by h.id", (boot_id,)).fetchall()
+        rows = [_resolution(row, at_ms) for row in found]
         if rows:
             LedgerWriter(conn, boot_id).write(rows)
         conn.execute("commit")
@@ -64,6 +65,12 @@ def recover(conn: sqlite3.Connection, boot_id: int, at_ms: int) -> Recovered:
     return Recovered(settled, unknown)
 
 
+def find_open_hold(conn: sqlite3.Connection, request_id: int) -> ResolutionRow | None:
+    """How an open hold would be resolved after a crash; None if the database has none of that id."""
+    row = conn.execute(f"{_OPEN_HOLDS} and h.id = ?", (request_id,)).fetchone()
+    return None if row is None else _resolution(row, 0)
+
+
 _OPEN_HOLDS = """
     select h.id, h.wallet_id, h.key_id, h.model,
       h.amount_nanos + coalesce((select sum(c.delta_nanos) from hold_changes as c where c.hold_id = h.id), 0),
@@ -72,8 +79,7 @@ _OPEN_HOLDS = """
     from holds as h
     left join progress as p on p.hold_id = h.id
     left join prices as r on r.id = p.price_id
-    where h.state = 'open' and h.boot_id < ?
-    order by h.id
+    where h.state = 'open'
 """
 
 

@@ -82,7 +82,10 @@ def spent_nanos(conn: sqlite3.Connection, wallet_id: int) -> int:
     """All that the wallet ever paid for requests."""
     return int(
         conn.execute(
-            "select coalesce(sum(amount_nanos), 0) from transfers where debit_account = ? and kind in ('settle', 'overrun_collected')",
+            """
+            select coalesce(sum(amount_nanos), 0) from transfers
+            where debit_account = ? and kind in ('settle', 'overrun_collected')
+            """,
             (wallet_id,),
         ).fetchone()[0]
     )

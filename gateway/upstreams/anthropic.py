@@ -36,6 +36,7 @@ _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 class AnthropicProvider:
     kind = "anthropic"
     dialect: Dialect = "anthropic"
+    estimates_tokens = False
 
     def __init__(self, base_url: str, secret: str) -> None:
         """`base_url` with or without a trailing slash or `/v1`. Raises ValueError if it is not a plain http(s) address."""

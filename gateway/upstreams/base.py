@@ -47,6 +47,8 @@ class Judgement:
 class Provider(Protocol):
     kind: str
     dialect: Dialect
+    estimates_tokens: bool
+    """Whether its count_tokens is a guess; the client is told so by a header."""
 
     def address(self, operation: Operation, query: str, headers: Headers, body: bytes, *, stream: bool) -> Outgoing:
         """The request to send for a client's request; `headers` are the client's, lower-case names, in order."""

@@ -32,6 +32,7 @@ Sleep = Callable[[float], Awaitable[None]]
 class DemoProvider:
     kind = "demo"
     dialect: Dialect = "anthropic"
+    estimates_tokens = True
 
     def address(self, operation: Operation, query: str, headers: Headers, body: bytes, *, stream: bool) -> Outgoing:
         return Outgoing(f"demo:{_PATHS[operation]}", (), body, stream)

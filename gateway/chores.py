@@ -1,0 +1,91 @@
+"""What the house does by itself, beside requests: watch streams, look for forgotten holds, prove the books.
+
+every second      each open stream looks at what no event would tell it
+every minute      a hold that no running request owns is resolved as a crash's would be, and rings: it is our bug
+every hour        audit since the last checkpoint
+every day         the whole audit
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from gateway.desk.desk import Desk
+from gateway.desk.ledger import run_audit
+from gateway.ids import render_id
+from gateway.metrics import alarm
+from gateway.proxy.walk import Walk
+from gateway.storage import recovery
+from gateway.storage.ledger import LedgerWriter
+from gateway.storage.rows import ResolutionRow
+
+logger = logging.getLogger(__name__)
+
+MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
+
+
+def start_chores(walk: Walk, desk: Desk) -> list[asyncio.Task[None]]:
+    """The tasks; the house cancels and awaits them when it closes."""
+
+    async def tick() -> None:
+        watch_streams(walk)
+
+    async def watch() -> None:
+        await resolve_forgotten_holds(walk, desk)
+
+    async def audit_recent() -> None:
+        await run_audit(desk, since_checkpoint=True)
+
+    async def audit_whole() -> None:
+        await run_audit(desk)
+
+    chores: tuple[tuple[float, Callable[[], Awaitable[None]]], ...] = (
+        (1, tick),
+        (MINUTE_S, watch),
+        (HOUR_S, audit_recent),
+        (DAY_S, audit_whole),
+    )
+    return [asyncio.create_task(_every(seconds, chore)) for seconds, chore in chores]
+
+
+def watch_streams(walk: Walk) -> None:
+    now_ms = walk.clock.now_ms()
+    for stream in list(walk.streams):
+        try:
+            stream.tick(now_ms)
+        except Exception:
+            logger.exception("a stream's tick failed")
+
+
+async def resolve_forgotten_holds(walk: Walk, desk: Desk) -> None:
+    """Within a boot every hold belongs to a running request, whose `finally` resolves it. Any other is our bug."""
+    for hold in [hold for hold in walk.book.open_holds() if hold.id not in walk.running]:
+        # FIFO: when this answers, whatever the hold still had in the queue is written.
+        row = await desk.writer.run(functools.partial(_find, hold.id))
+        if hold.resolved or hold.id in walk.running:
+            continue
+        alarm("forgotten_hold", f"{render_id(hold.id)} was held by no running request")
+        if row is None:
+            walk.book.disown(hold)
+        elif row.served is None:
+            desk.writer.submit(replace(row, resolution=walk.book.void(hold), at_ms=desk.clock.at_ms()))
+        else:
+            resolution = walk.book.settle(hold, min(row.served.cost_nanos, hold.amount_nanos))
+            desk.writer.submit(replace(row, resolution=resolution, at_ms=desk.clock.at_ms()))
+
+
+def _find(hold_id: int, ledger: LedgerWriter) -> ResolutionRow | None:
+    return recovery.find_open_hold(ledger.conn, hold_id)
+
+
+async def _every(seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await chore()
+        except Exception:
+            logger.exception("a chore failed; it runs again in %d s", seconds)

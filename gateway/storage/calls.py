@@ -1,0 +1,70 @@
+"""Looking up what happened: one request with all that is known of it. SQL only.
+
+Plain functions on a reader's connection (or the writer's, inside a job). Whose a request is, the caller asks: every row carries
+`wallet_id`, `user_id` and `key_id`. Attempts and details are pruned after a while; what the ledger keeps is there for ever.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+
+def find_usage(conn: sqlite3.Connection, request_id: int) -> dict[str, Any] | None:
+    """One request: its hold (`state` open, settled or void; `reason` if void), its usage row and the `terms` that priced it
+    (None unless settled), its detail (None if pruned), and `attempts`, a list of dicts in order. None if there is no such hold.
+    """
+    rows = _dicts(conn.execute(_REQUEST, (request_id,)))
+    if not rows:
+        return None
+    return {**rows[0], "attempts": _dicts(conn.execute(_ATTEMPTS, (request_id,)))}
+
+
+def find_request_by_upstream_id(conn: sqlite3.Connection, upstream_request_id: str, user_id: int | None = None) -> int | None:
+    """The latest request (of this user, if one is given) of which an attempt was answered under this id of the provider's."""
+    if not upstream_request_id:
+        return None
+    # `<> ''` is what lets SQLite use the partial index.
+    row = conn.execute(
+        """
+        select max(t.request_id)
+        from attempts as t
+        join holds as h on h.id = t.request_id
+        join accounts as a on a.id = h.wallet_id
+        where t.upstream_request_id = :theirs and t.upstream_request_id <> ''
+          and (:user is null or a.user_id = :user)
+        """,
+        {"theirs": upstream_request_id, "user": user_id},
+    ).fetchone()
+    return None if row[0] is None else int(row[0])
+
+
+_REQUEST = """
+    select
+      h.id as request_id, h.wallet_id, h.key_id, h.model, h.state, h.reason, h.opened_at_ms, h.resolved_at_ms,
+      a.user_id, p.name as user_name, k.name as key_name, k.hint as key_hint,
+      u.upstream, u.upstream_model, u.input_tokens, u.output_tokens, u.cache_write_5m_tokens, u.cache_write_1h_tokens,
+      u.cache_read_tokens, u.web_searches, u.speed, u.geography, u.cost_nanos, u.paid_nanos, u.source, u.flags,
+      r.terms,
+      d.stream, d.status, d.session, d.agent, d.address, d.admitted_ms, d.first_byte_ms, d.total_ms
+    from holds as h
+    join accounts as a on a.id = h.wallet_id
+    join users as p on p.id = a.user_id
+    join keys as k on k.id = h.key_id
+    left join usage as u on u.request_id = h.id
+    left join prices as r on r.id = u.price_id
+    left join request_details as d on d.request_id = h.id
+    where h.id = ?
+"""
+
+_ATTEMPTS = """
+    select number, upstream, upstream_model, status, reason, started_at_ms, duration_ms, cost_nanos, upstream_request_id
+    from attempts
+    where request_id = ?
+    order by number
+"""
+
+
+def _dicts(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
+    columns = [column[0] for column in cursor.description]
+    return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
