@@ -49,6 +49,8 @@ def framed(method: str, endpoint: str, handler: Handler) -> Callable[[web.Reques
             inbound.record.error = error.code
             if sink.response is None:
                 await refuse(sink, error, inbound.text_id)
+            else:
+                sink.cut()  # what began must not look complete
         except Exception:
             logger.exception("%s failed", inbound.text_id)
             inbound.record.error = "internal"
@@ -72,8 +74,11 @@ def framed(method: str, endpoint: str, handler: Handler) -> Callable[[web.Reques
 async def refuse(sink: HttpSink, error: GatewayError, request_id: str) -> None:
     """Render a refusal: status, body, and the headers that tell a client when to come back."""
     headers = [JSON]
-    if error.retry_after_s is not None:
-        headers.append(("retry-after", str(error.retry_after_s)))
+    retry_after_s = error.retry_after_s
+    if retry_after_s is None and error.status == 502:
+        retry_after_s = 1  # kinder than the back-off of a client that is told nothing (PROTOCOL.md, trap 10)
+    if retry_after_s is not None:
+        headers.append(("retry-after", str(retry_after_s)))
     if error.should_retry is not None:
         headers.append(("x-should-retry", "true" if error.should_retry else "false"))
     await sink.answer(error.status, headers, render_error(error, request_id))

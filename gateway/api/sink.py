@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from aiohttp import web
 
 from gateway.api.guard import GuardedProtocol
 from gateway.upstreams.base import Headers
+
+
+# What was written before a cut gets this long to be read; a client that stopped reading would keep its connection for ever.
+CUT_WITHIN_S = 5
 
 
 class HttpSink:
@@ -58,13 +63,17 @@ class HttpSink:
         try:
             await self.response.write_eof()
         except ConnectionError:
-            self._gone = True
+            pass
+        # A ping that is on its way has no place any more.
+        self._gone = True
 
     def cut(self) -> None:
         # close() sends what is buffered; without the last chunk (or the announced length) no client takes it for an end.
         self._gone = True
-        if self._request.transport is not None:
-            self._request.transport.close()
+        transport = self._request.transport
+        if transport is not None and not transport.is_closing():
+            transport.close()
+            asyncio.get_running_loop().call_later(CUT_WITHIN_S, transport.abort)
 
     def abort(self) -> None:
         self._gone = True

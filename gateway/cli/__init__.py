@@ -1,0 +1,28 @@
+"""The command line: `pagegrid <noun> <verb>`, one file per noun. Thin: parse, call the desk, print."""
+
+from __future__ import annotations
+
+import click
+
+from gateway.cli.check import check
+from gateway.cli.config import config
+from gateway.cli.context import where_options
+from gateway.cli.keys import keys
+from gateway.cli.ledger import ledger
+from gateway.cli.models import models
+from gateway.cli.serve import serve
+from gateway.cli.usage import usage
+from gateway.cli.users import users
+from gateway.cli.wallets import wallets
+from gateway.version import VERSION
+
+
+@click.group(name="pagegrid", context_settings={"help_option_names": ["-h", "--help"]})
+@where_options
+@click.version_option(VERSION, prog_name="pagegrid")
+def main() -> None:
+    """PageGrid: a self-hosted AI gateway. `pagegrid serve` works at once, without any configuration."""
+
+
+for command in (serve, users, wallets, keys, usage, models, ledger, config, check):
+    main.add_command(command)

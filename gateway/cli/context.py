@@ -1,0 +1,145 @@
+"""What all commands share: where the house is, how trouble is told, how results are printed.
+
+    pagegrid --data-dir D users list  =  pagegrid users --data-dir D list  =  pagegrid users list --data-dir D
+
+Ids, tables and JSON go to stdout, talk to stderr. Refusals exit 1 with the next step in the message, wrong usage exits 2.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import click
+
+from gateway.config import ConfigError, Settings, default_paths, load
+from gateway.errors import GatewayError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass
+class Place:
+    """Where configuration and data are, as the command line and the environment say; looked up when first asked for."""
+
+    config_asked: str | None = None
+    data_dir_asked: str | None = None
+
+    @property
+    def config(self) -> Path | None:
+        return self._paths[0]
+
+    @property
+    def data_dir(self) -> Path:
+        return self._paths[1]
+
+    def load_settings(self) -> Settings:
+        """Raises ConfigError."""
+        return load(self.config, os.environ)
+
+    @cached_property
+    def _paths(self) -> tuple[Path | None, Path]:
+        return default_paths(self.config_asked, self.data_dir_asked, os.environ)
+
+
+def where_options(command: Callable[P, T]) -> Callable[P, T]:
+    """`--config` and `--data-dir`, remembered for whatever follows; what is written later counts."""
+    for name, metavar, text in (
+        ("--data-dir", "DIR", "Data directory; default PAGEGRID_DATA_DIR, else ./pagegrid-data."),
+        ("--config", "FILE", "Configuration; default PAGEGRID_CONFIG, else pagegrid.toml beside the data directory."),
+    ):
+        command = click.option(name, metavar=metavar, help=text, expose_value=False, callback=_remember)(command)
+    return command
+
+
+def place_options(command: Callable[Concatenate[Place, P], T]) -> Callable[P, T]:
+    """As `where_options`; the command is handed its Place first, and what it raises is told as people should hear it."""
+
+    @wraps(command)
+    def with_place(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(_place(click.get_current_context()), *args, **kwargs)
+        except GatewayError as error:
+            raise click.ClickException(error.message) from None
+        except ConfigError as error:
+            raise click.ClickException(f"the configuration cannot be used:\n{error}") from None
+
+    return where_options(with_place)
+
+
+def json_option(command: Callable[P, T]) -> Callable[P, T]:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON: money in nano-dollars, times in ms.")(command)
+
+
+def yes_option(command: Callable[P, T]) -> Callable[P, T]:
+    return click.option("--yes", is_flag=True, help="Do not ask.")(command)
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before what cannot be taken back. Where there is nobody to ask, `--yes` must have been said (exit 2)."""
+    if yes:
+        return
+    if not is_interactive():
+        raise click.UsageError(f"{question} There is nobody to ask: add --yes to do it.")
+    click.confirm(question, abort=True, err=True)
+
+
+def is_interactive() -> bool:
+    return sys.stdin.isatty()
+
+
+# ── printing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def say(text: str) -> None:
+    """Talk, to stderr."""
+    click.echo(text, err=True)
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str, right: Sequence[str] = ()) -> None:
+    """Aligned plain text; the columns named in `right` are numbers. An empty table says so, to stderr."""
+    if not rows:
+        say(empty)
+        return
+    widths = [max(len(cells[column]) for cells in (headers, *rows)) for column in range(len(headers))]
+    for cells in (headers, *rows):
+        padded = [
+            cell.rjust(width) if header in right else cell.ljust(width)
+            for header, cell, width in zip(headers, cells, widths, strict=True)
+        ]
+        click.echo("  ".join(padded).rstrip())
+
+
+def usd(text: str) -> str:
+    """A result's exact text of money, with its unit."""
+    return f"-${text[1:]}" if text.startswith("-") else f"${text}"
+
+
+def time_text(at_ms: int | None) -> str:
+    """UTC, to the second; "-" for never."""
+    return "-" if at_ms is None else datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+# ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _place(context: click.Context) -> Place:
+    place: Place = context.find_root().ensure_object(Place)
+    return place
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        setattr(_place(context), f"{parameter.name}_asked", value)

@@ -1,0 +1,126 @@
+"""`pagegrid serve`: the gateway itself, until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import aiohttp
+import click
+import uvloop
+
+from gateway.api import log
+from gateway.api.door import serve_door
+from gateway.api.server import serving
+from gateway.cli.context import Place, place_options
+from gateway.config import Settings
+from gateway.desk.first_start import Credentials, first_start, reverse_demo_credit
+from gateway.errors import HouseError
+from gateway.house import open_house
+from gateway.money import format_usd
+from gateway.storage.folder import Busy
+from gateway.version import VERSION
+
+
+@click.command()
+@place_options
+@click.option("--host", help="Address to listen on, over the configuration's.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on, over the configuration's; 0 picks a free one.")
+def serve(place: Place, host: str | None, port: int | None) -> None:
+    """Serve the API. Without a configuration it works at once, answering from a built-in demo."""
+    settings = place.load_settings().listening_on(host, port)
+    log.set_up(settings.logging.format, settings.logging.level)
+    if not _has_c_extension():
+        raise click.ClickException("aiohttp's C extension is missing: reinstall it (pip install --force-reinstall aiohttp)")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(_serve(settings, place.data_dir, demo=place.config is None))
+        except Busy:
+            raise click.ClickException(
+                f"another pagegrid is running on {place.data_dir}: stop it first, or name another directory with --data-dir"
+            ) from None
+        except HouseError as error:
+            raise click.ClickException(error.message) from None
+
+
+async def _serve(settings: Settings, data_dir: Path, *, demo: bool) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with open_house(settings, data_dir) as house, serve_door(house.desk, data_dir):
+        credentials = await first_start(house.desk, settings.billing.demo_credit_nanos) if demo else None
+        reversed_nanos = 0 if demo else await reverse_demo_credit(house.desk)
+        try:
+            async with serving(house, settings.server.host, settings.server.port) as port:
+                url = settings.server.public_url or f"http://{_shown_host(settings.server.host)}:{port}"
+                _greet(settings, url, credentials, reversed_nanos)
+                await stop.wait()
+                click.echo("Stopping: running requests may end.", err=True)
+        except OSError as error:
+            where = f"{settings.server.host}:{settings.server.port}"
+            raise HouseError(
+                "unavailable", f"cannot listen on {where}: {error.strerror or error}; choose another with --host or --port"
+            ) from None
+    click.echo("Stopped; all settled.", err=True)
+
+
+def _greet(settings: Settings, url: str, credentials: Credentials | None, reversed_nanos: int) -> None:
+    for warning in settings.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    if reversed_nanos:
+        click.echo(
+            f"What was left of the demo credit (${format_usd(reversed_nanos)}) was taken back, now that a real upstream is "
+            "configured. Top up with: pagegrid wallets topup USER AMOUNT --reference REF",
+            err=True,
+        )
+    if credentials is not None:
+        click.echo(_first_words(settings, url, credentials))
+    click.echo(f"{settings.brand.name} {VERSION} listens on {url}")
+    sys.stdout.flush()
+
+
+def _first_words(settings: Settings, url: str, credentials: Credentials) -> str:
+    secret, credit = credentials.secret, format_usd(credentials.credit_nanos)
+    return f"""
+Welcome to {settings.brand.name}. This first start made a user "{credentials.user}" (an admin), a wallet with ${credit}
+of demo credit, and a key. The key is shown this once:
+
+  {secret}
+
+Ask it something:
+
+  curl {url}/v1/messages \\
+    -H "x-api-key: {secret}" \\
+    -H "content-type: application/json" \\
+    -d '{{"model":"claude-sonnet-5-5","max_tokens":200,"messages":[{{"role":"user","content":"say hi"}}]}}'
+
+Claude Code:
+
+  export ANTHROPIC_BASE_URL={url}
+  export ANTHROPIC_AUTH_TOKEN={secret}
+  export ANTHROPIC_API_KEY=
+  claude -p "say hi"
+
+Python (pip install anthropic):
+
+  from anthropic import Anthropic
+  client = Anthropic(base_url="{url}", api_key="{secret}")
+  print(client.messages.create(model="claude-sonnet-5-5", max_tokens=200,
+                               messages=[{{"role": "user", "content": "say hi"}}]).content[0].text)
+
+Answers come from the built-in demo until a configuration names a real upstream: see config.example.toml.
+"""
+
+
+def _shown_host(host: str) -> str:
+    if host in ("0.0.0.0", "::"):  # noqa: S104 (compared, not bound)
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def _has_c_extension() -> bool:
+    """The pure Python parser has known smuggling holes that the C one has not."""
+    return aiohttp.http_parser.HttpRequestParser is not aiohttp.http_parser.HttpRequestParserPy

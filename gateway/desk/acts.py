@@ -1,0 +1,132 @@
+"""All acts by name, and the one way to perform one, whether it is asked for at the door, by a command or by the web.
+
+    WRITES      (desk, actor, …)    in a running house
+    READS       (conn, …)           on any reader's connection, with or without a house
+    DECLARED    (catalog, …)        from the configuration alone
+
+Arguments are keywords, checked strictly against the function's own signature: what it does not name is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import pwd
+import sqlite3
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import closing
+from functools import cache
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from gateway.catalog import Catalog
+from gateway.desk import keys, models, statements, usage, users, wallets
+from gateway.desk.desk import Desk
+from gateway.errors import ClientError
+from gateway.storage import database
+
+# Of the lines that door and command exchange. Raised when an old command could misread a new server.
+PROTOCOL = 1
+
+WRITES: Mapping[str, Callable[..., Coroutine[Any, Any, Any]]] = {
+    "users.create": users.create_user,
+    "users.disable": users.disable_user,
+    "users.enable": users.enable_user,
+    "wallets.topup": wallets.topup,
+    "wallets.withdraw": wallets.withdraw,
+    "wallets.freeze": wallets.freeze,
+    "wallets.unfreeze": wallets.unfreeze,
+    "keys.create": keys.create_key,
+    "keys.revoke": keys.revoke_key,
+    "keys.rotate": keys.rotate_key,
+    # A house audits in its own way: paced, and a clean result is remembered.
+    "ledger.audit": statements.audit_house,
+}
+
+READS: Mapping[str, Callable[..., Any]] = {
+    "users.list": users.list_users,
+    "wallets.show": wallets.show_wallet,
+    "keys.list": keys.list_keys,
+    "usage.get": usage.get_usage,
+    "ledger.show": statements.show_ledger,
+    "ledger.audit": statements.audit_file,
+}
+
+DECLARED: Mapping[str, Callable[..., Any]] = {
+    "models.list": models.list_models,
+}
+
+
+async def perform(desk: Desk, actor: str, act: str, arguments: Mapping[str, Any]) -> Any:
+    """Perform an act in the running house. Raises GatewayError; `invalid_request` for an unknown act or argument."""
+    if act in WRITES:
+        write = WRITES[act]
+        return await write(desk, actor, **check_arguments(act, write, arguments))
+    if act in READS:
+        return await asyncio.to_thread(_read_file, desk, act, arguments)
+    return declare(desk.catalog, act, arguments)
+
+
+def read(conn: sqlite3.Connection, act: str, arguments: Mapping[str, Any]) -> Any:
+    """Perform one of READS on a connection that the caller closes."""
+    function = READS[act]
+    return function(conn, **check_arguments(act, function, arguments))
+
+
+def declare(catalog: Catalog, act: str, arguments: Mapping[str, Any]) -> Any:
+    """Perform one of DECLARED; any other name is no act at all."""
+    if act not in DECLARED:
+        raise _unknown(act)
+    function = DECLARED[act]
+    return function(catalog, **check_arguments(act, function, arguments))
+
+
+def actor_of(uid: int) -> str:
+    """Who a command's audit rows name: the user of this machine, seen by the system and not claimed by anyone."""
+    try:
+        return f"cli:{pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"cli:{uid}"
+
+
+def check(act: str, arguments: Mapping[str, Any]) -> None:
+    """Raises ClientError for an unknown act or a wrong argument, before anything is opened."""
+    function = WRITES.get(act) or READS.get(act) or DECLARED.get(act)
+    if function is None:
+        raise _unknown(act)
+    check_arguments(act, function, arguments)
+
+
+def check_arguments(act: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments as the function's signature wants them. Raises ClientError that names the first that is wrong."""
+    shape = _shape(function)
+    try:
+        checked = shape.model_validate(dict(arguments))
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        known = ", ".join(shape.model_fields) or "no arguments"
+        raise ClientError("invalid_request", f"{act}: {where}: {first['msg']}; it takes {known}", param=where) from None
+    return {name: getattr(checked, name) for name in checked.model_fields_set}
+
+
+def _read_file(desk: Desk, act: str, arguments: Mapping[str, Any]) -> Any:
+    with closing(database.open_reader(desk.database)) as conn:
+        return read(conn, act, arguments)
+
+
+def _unknown(act: str) -> ClientError:
+    return ClientError("invalid_request", f"there is no act {act[:64]!r}; command and server may be of different releases")
+
+
+@cache
+def _shape(function: Callable[..., Any]) -> type[BaseModel]:
+    """A strict model of the function's keyword-only parameters."""
+    hints = get_type_hints(inspect.unwrap(function))
+    fields: dict[str, Any] = {
+        name: (hints[name], ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    return create_model("Arguments", __config__=ConfigDict(strict=True, extra="forbid"), **fields)

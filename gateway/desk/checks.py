@@ -1,0 +1,98 @@
+"""What the desk asks of an argument, in one place: texts that people will read, amounts, durations, who is meant.
+
+Every refusal names the argument and the next step. Look-ups take a connection: the writer's inside a job, or a reader's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sqlite3
+from typing import Any
+
+from gateway.errors import ClientError, LedgerError
+from gateway.money import BadAmount, format_usd, parse_deposit
+from gateway.storage import users, wallets
+
+NAME_CHARS_MAX = 64
+REFERENCE_CHARS_MAX = 128
+NOTE_CHARS_MAX = 500
+# RFC 5321 §4.5.3.1.3 leaves 254 for an address without its brackets.
+EMAIL_CHARS_MAX = 254
+# Ten years: longer than any server lives; beyond it a duration is a mistake in its unit.
+DURATION_MS_MAX = 3650 * 86_400_000
+
+_EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(?:\.[^@\s.]+)+")
+_DURATION = re.compile(r"(\d{1,9})([mhd])", re.ASCII)
+_UNIT_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def refused(message: str, param: str | None = None) -> ClientError:
+    return ClientError("invalid_request", message, param=param)
+
+
+def check_text(text: str, param: str, chars_max: int) -> str:
+    """One line that can be printed anywhere: no control characters, no blanks at its ends."""
+    if not 0 < len(text) <= chars_max or not text.isprintable() or text != text.strip():
+        raise refused(f"{param}: write 1 to {chars_max} printable characters, without blanks at the ends", param)
+    return text
+
+
+def check_note(text: str) -> str:
+    return check_text(text, "note", NOTE_CHARS_MAX) if text else ""
+
+
+def check_email(text: str | None) -> str | None:
+    """In small letters, so that one address is one address."""
+    if text is None:
+        return None
+    if len(text) > EMAIL_CHARS_MAX or not text.isprintable() or not _EMAIL.fullmatch(text):
+        raise refused("email: write an address such as ada@example.com, or leave it out", "email")
+    return text.lower()
+
+
+def parse_amount(text: str) -> int:
+    try:
+        return parse_deposit(text)
+    except BadAmount as error:
+        raise LedgerError("invalid_request", f"amount: {error}", param="amount") from None
+
+
+def parse_duration_ms(text: str, param: str) -> int:
+    """Milliseconds of a text such as 90m, 12h or 30d; above zero and at most ten years."""
+    match = _DURATION.fullmatch(text)
+    duration_ms = int(match.group(1)) * _UNIT_MS[match.group(2)] if match else 0
+    if not 0 < duration_ms <= DURATION_MS_MAX:
+        raise refused(f"{param}: write a duration such as 90m, 12h or 30d, at most 3650d", param)
+    return duration_ms
+
+
+def get_user(conn: sqlite3.Connection, name: str) -> dict[str, Any]:
+    """The user of this name, or of this e-mail address. Raises ClientError that names the nearest."""
+    user = users.find_user(conn, name) or users.find_user_by_email(conn, name.lower())
+    if user is not None:
+        return user
+    names = [user["name"] for user in users.list_users(conn)]
+    nearest = difflib.get_close_matches(name[:NAME_CHARS_MAX], names, n=1)
+    hint = f"did you mean {nearest[0]}?" if nearest else "`pagegrid users list` shows who there is."
+    raise ClientError("not_found", f"there is no user {_shown(name)}; {hint}", param="user")
+
+
+def get_wallet(conn: sqlite3.Connection, user_id: int) -> dict[str, Any]:
+    wallet = wallets.find_wallet(conn, user_id)
+    assert wallet is not None, "every user is made with a wallet"
+    return wallet
+
+
+def money(**amounts_nanos: int) -> dict[str, Any]:
+    """Each amount twice: `balance_nanos` to reckon with, `balance_usd` to read."""
+    fields: dict[str, Any] = {}
+    for name, nanos in amounts_nanos.items():
+        fields[f"{name}_nanos"] = nanos
+        fields[f"{name}_usd"] = format_usd(nanos)
+    return fields
+
+
+def _shown(text: str) -> str:
+    """A stranger's text in a message: short, and without anything that a terminal would obey."""
+    return text if text.isprintable() and len(text) <= NAME_CHARS_MAX else repr(text[:NAME_CHARS_MAX])

@@ -1,0 +1,207 @@
+"""Keys: made, shown once, replaced, ended. In force, in memory, when an act returns.
+
+A secret appears in the result of `create_key` and `rotate_key`, and nowhere else: the database has its hash, people see the hint.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.access import Key, hash_secret, hint_of, make_secret
+from gateway.catalog import Catalog
+from gateway.desk.checks import NAME_CHARS_MAX, check_text, get_user, parse_duration_ms, refused
+from gateway.desk.desk import Desk
+from gateway.desk.jobs import whole
+from gateway.errors import ClientError
+from gateway.storage import audit_log, keys
+from gateway.storage.ledger import LedgerWriter
+from gateway.storage.readonly import snapshot
+
+RPM_DEFAULT = 10
+# More than one process answers; beyond it 0 (unlimited) is meant.
+RPM_MAX = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What a key may do; a rotation hands it on."""
+
+    name: str
+    rpm: int
+    models: frozenset[str] | None
+    expires_at_ms: int | None
+
+
+@whole
+async def create_key(
+    desk: Desk,
+    actor: str,
+    *,
+    user: str,
+    name: str = "default",
+    rpm: int = RPM_DEFAULT,
+    models: list[str] | None = None,
+    expires: str | None = None,
+) -> dict[str, Any]:
+    """`rpm` 0 = unlimited; `models` None = all; `expires` such as 30d, None = never. The result carries the secret."""
+    at_ms = desk.clock.at_ms()
+    terms = _Terms(
+        check_text(name, "name", NAME_CHARS_MAX),
+        _check_rpm(rpm),
+        None if models is None else _resolve_models(desk.catalog, models),
+        None if expires is None else at_ms + parse_duration_ms(expires, "expires"),
+    )
+    secret = make_secret(desk.key_prefix)
+
+    def job(ledger: LedgerWriter) -> Key:
+        found = get_user(ledger.conn, user)
+        _check_enabled(found["name"], found["disabled"])
+        key = _insert(ledger.conn, desk.key_prefix, secret, found["id"], terms, None, at_ms)
+        audit_log.record(ledger.conn, at_ms, actor, "keys.create", f"key:{key.id}", after=_audited(key))
+        return key
+
+    key = await desk.writer.run(job)
+    desk.keys.put(hash_secret(secret), key)
+    return {**_render(key), "created_at_ms": at_ms, "rotated_from": None, "secret": secret}
+
+
+@whole
+async def revoke_key(desk: Desk, actor: str, *, key_id: int) -> dict[str, Any]:
+    """Dead when this returns. `changed` is false if it was dead before."""
+    at_ms = desk.clock.at_ms()
+
+    def job(ledger: LedgerWriter) -> tuple[bytes, Key, bool]:
+        secret_hash, key = _get_key(ledger.conn, key_id)
+        changed = keys.revoke_key(ledger.conn, key_id, at_ms)
+        if changed:
+            before, after = {"revoked_at_ms": key.revoked_at_ms}, {"revoked_at_ms": at_ms}
+            audit_log.record(ledger.conn, at_ms, actor, "keys.revoke", f"key:{key_id}", before=before, after=after)
+        return secret_hash, _get_key(ledger.conn, key_id)[1], changed
+
+    secret_hash, key, changed = await desk.writer.run(job)
+    desk.keys.drop(secret_hash)
+    return {**_render(key), "changed": changed}
+
+
+@whole
+async def rotate_key(desk: Desk, actor: str, *, key_id: int, grace: str = "0") -> dict[str, Any]:
+    """A new key with the same settings; the old one lives on for `grace` (such as 1h; "0": dead when this returns)."""
+    grace_ms = 0 if grace == "0" else parse_duration_ms(grace, "grace")
+    at_ms = desk.clock.at_ms()
+    secret = make_secret(desk.key_prefix)
+
+    def job(ledger: LedgerWriter) -> tuple[bytes, Key, Key]:
+        _, old = _get_key(ledger.conn, key_id)
+        _check_alive(old, at_ms)
+        _check_enabled(old.user_name, get_user(ledger.conn, old.user_name)["disabled"])
+        terms = _Terms(old.name, old.rpm, old.models, old.expires_at_ms)
+        new = _insert(ledger.conn, desk.key_prefix, secret, old.user_id, terms, old.id, at_ms)
+        keys.revoke_key(ledger.conn, old.id, at_ms + grace_ms)
+        after = {**_audited(new), "rotated_from": old.id, "old_revoked_at_ms": at_ms + grace_ms}
+        audit_log.record(ledger.conn, at_ms, actor, "keys.rotate", f"key:{new.id}", after=after)
+        old_hash, old = _get_key(ledger.conn, old.id)
+        return old_hash, old, new
+
+    old_hash, old, new = await desk.writer.run(job)
+    desk.keys.put(hash_secret(secret), new)
+    if grace_ms:
+        desk.keys.put(old_hash, old)
+    else:
+        desk.keys.drop(old_hash)
+    return {
+        **_render(new),
+        "created_at_ms": at_ms,
+        "rotated_from": old.id,
+        "old_revoked_at_ms": old.revoked_at_ms,
+        "secret": secret,
+    }
+
+
+def list_keys(conn: sqlite3.Connection, *, user: str) -> list[dict[str, Any]]:
+    """All keys that the user ever had; times say which are alive."""
+    with snapshot(conn):
+        return keys.list_keys(conn, get_user(conn, user)["id"])
+
+
+# ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check_rpm(rpm: int) -> int:
+    if not 0 <= rpm <= RPM_MAX:
+        raise refused(f"rpm: write requests per minute from 1 to {RPM_MAX}, or 0 for unlimited", "rpm")
+    return rpm
+
+
+def _resolve_models(catalog: Catalog, names: list[str]) -> frozenset[str]:
+    """Ids of the models; the walk compares ids, so an alias is kept as the model that it names."""
+    if not names:
+        raise refused("models: name at least one, or leave it out for all", "models")
+    return frozenset(_resolve_model(catalog, name) for name in names)
+
+
+def _resolve_model(catalog: Catalog, name: str) -> str:
+    model = catalog.find(name)
+    if model is not None:
+        return model.id
+    nearest = catalog.nearest(name)
+    hint = f"did you mean {nearest}?" if nearest else "`pagegrid models list` shows what is."
+    raise refused(f"models: {name[:NAME_CHARS_MAX]!r} is not offered here; {hint}", "models")
+
+
+def _check_enabled(name: str, disabled: bool) -> None:
+    if disabled:
+        raise refused(f"the user {name} is disabled; `pagegrid users enable` first", "user")
+
+
+def _check_alive(key: Key, at_ms: int) -> None:
+    if key.revoked_at_ms is not None:
+        raise refused(f"key {key.id} was revoked or replaced already; create a new one", "key_id")
+    if key.expires_at_ms is not None and key.expires_at_ms <= at_ms:
+        raise refused(f"key {key.id} has expired; create a new one", "key_id")
+
+
+def _get_key(conn: sqlite3.Connection, key_id: int) -> tuple[bytes, Key]:
+    found = keys.find_key(conn, key_id)
+    if found is None:
+        raise ClientError("not_found", f"there is no key {key_id}; `pagegrid keys list USER` shows ids", param="key_id")
+    return found
+
+
+def _insert(
+    conn: sqlite3.Connection, prefix: str, secret: str, user_id: int, terms: _Terms, rotated_from: int | None, at_ms: int
+) -> Key:
+    key_id = keys.insert_key(
+        conn,
+        user_id=user_id,
+        name=terms.name,
+        secret_hash=hash_secret(secret),
+        hint=hint_of(prefix, secret),
+        rpm=terms.rpm,
+        models=terms.models,
+        expires_at_ms=terms.expires_at_ms,
+        rotated_from=rotated_from,
+        at_ms=at_ms,
+    )
+    return _get_key(conn, key_id)[1]
+
+
+def _render(key: Key) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "user": key.user_name,
+        "name": key.name,
+        "hint": key.hint,
+        "rpm": key.rpm,
+        "models": None if key.models is None else sorted(key.models),
+        "expires_at_ms": key.expires_at_ms,
+        "revoked_at_ms": key.revoked_at_ms,
+    }
+
+
+def _audited(key: Key) -> dict[str, Any]:
+    """A key as its audit row tells it: the hint, never the secret."""
+    fields = _render(key)
+    del fields["id"], fields["revoked_at_ms"]
+    return fields

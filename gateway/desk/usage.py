@@ -1,0 +1,156 @@
+"""One request told to people: what was used, what it cost, and how that cost came about to the last fraction.
+
+render_usage    what the owner of a request is told (GET /v1/usage/{id})
+get_usage       the same for the operator, with whose it was, the provider's ids and the derivation
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from contextlib import closing
+from decimal import Decimal, localcontext
+from pathlib import Path
+from typing import Any
+
+from gateway.desk.checks import money
+from gateway.errors import ClientError
+from gateway.ids import parse_id, render_id
+from gateway.money import Factor, to_micros
+from gateway.pricing import TOKENS_PER_PRICE, Price, Rates, derive
+from gateway.storage.calls import find_request_by_upstream_id, find_usage
+from gateway.storage.database import open_reader
+from gateway.storage.readonly import snapshot
+from gateway.usage import Usage
+
+# count (9 digits) × price (up to 21) × four factors of 6 decimals each: exact with room to spare.
+_DIGITS = 100
+
+
+async def find_usage_of(database: Path, text: str, user_id: int) -> dict[str, Any] | None:
+    """The user's own request under our id or the provider's, as `render_usage` tells it; None if it is nobody's or another's."""
+
+    def work() -> dict[str, Any] | None:
+        with closing(open_reader(database)) as conn, snapshot(conn):
+            return _find(conn, text, user_id)
+
+    row = await asyncio.to_thread(work)
+    return None if row is None else render_usage(row)
+
+
+def render_usage(row: dict[str, Any]) -> dict[str, Any]:
+    """The public account of one request, from a row of `storage.calls.find_usage`.
+
+    A running one has no figures yet. A void one cost nothing; `reason` says why. `timings` is None once details are pruned.
+    """
+    shown = {"request_id": render_id(row["request_id"]), "status": _STATUS[row["state"]], "model": row["model"]}
+    shown |= {"key_id": row["key_id"], "created_at_ms": row["opened_at_ms"]}
+    if row["state"] == "open":
+        return shown
+    settled = row["state"] == "settled"
+    usage = _usage(row) if settled else Usage()
+    cost_nanos = row["cost_nanos"] if settled else 0
+    shown |= {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_read_input_tokens": usage.cache_read_tokens,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": usage.cache_write_5m_tokens,
+            "ephemeral_1h_input_tokens": usage.cache_write_1h_tokens,
+        },
+        "web_search_requests": usage.web_searches,
+        "cost_micro": to_micros(cost_nanos),
+        "cost_nanos": cost_nanos,
+        "source": row["source"],
+        "flags": (row["flags"] or "").split(),
+        "attempts": [{name: attempt[name] for name in _ATTEMPT_FIELDS} for attempt in row["attempts"]],
+        "timings": None if row["total_ms"] is None else {name: row[name] for name in _TIMING_FIELDS},
+    }
+    return shown | ({"upstream_model": row["upstream_model"]} if settled else {"reason": row["reason"]})
+
+
+def get_usage(conn: sqlite3.Connection, *, request_id: str) -> dict[str, Any]:
+    """One request by our id or the provider's, for the operator. Raises ClientError `not_found`."""
+    with snapshot(conn):
+        row = _find(conn, request_id)
+    if row is None:
+        raise ClientError(
+            "not_found",
+            f"there is no request {request_id[:64]!r}; its id stands in the request-id header of the answer (req_…)",
+            param="request_id",
+        )
+    shown = render_usage(row)
+    shown |= {"user": row["user_name"], "key_name": row["key_name"], "key_hint": row["key_hint"]}
+    if row["state"] != "settled":
+        return shown
+    shown |= {"upstream": row["upstream"], "attempts": row["attempts"], "derivation": render_derivation(row)}
+    return shown | money(cost=row["cost_nanos"], paid=row["paid_nanos"])
+
+
+def render_derivation(row: dict[str, Any]) -> dict[str, Any]:
+    """How the cost came about: `lines` whose `amount_nanos` (exact decimal texts, multipliers applied) add up to the cost.
+
+    The last line is the rounding (less than one nano); before it stands what was taken off where a charge was limited to what
+    had been held.
+    """
+    derivation = derive(parse_terms(row["terms"]), _usage(row))
+    lines: list[dict[str, Any]] = []
+    with localcontext(prec=_DIGITS):
+        scale = Decimal(1) / TOKENS_PER_PRICE
+        for factor in derivation.multipliers:
+            scale = scale * factor.numerator / factor.denominator
+        total = Decimal(0)
+        for line in derivation.lines:
+            if line.count:
+                amount = line.count * line.price_nanos_per_million * scale
+                total += amount
+                priced = {"count": line.count, "price_nanos_per_million": line.price_nanos_per_million}
+                lines.append({"name": line.name, **priced, "amount_nanos": _plain(amount)})
+        limited = row["cost_nanos"] - derivation.cost_nanos
+        if limited:
+            lines.append({"name": "limited_to_hold", "amount_nanos": str(limited)})
+        lines.append({"name": "rounding", "amount_nanos": _plain(derivation.cost_nanos - total)})
+    return {"lines": lines, "multipliers": [str(factor) for factor in derivation.multipliers], "cost_nanos": row["cost_nanos"]}
+
+
+def parse_terms(text: str) -> Price:
+    """The price that `Price.terms` interned."""
+    terms = json.loads(text)
+    tier = terms["tier_rates"]
+    return Price(
+        model=terms["model"],
+        rates=Rates(**terms["rates"]),
+        tier_above_tokens=terms["tier_above_tokens"],
+        tier_rates=Rates(**tier) if tier else None,
+        web_search=terms["web_search"],
+        fast=Factor.parse(terms["fast"]) if terms["fast"] else None,
+        us=Factor.parse(terms["us"]) if terms["us"] else None,
+        factors=tuple(Factor.parse(factor) for factor in terms["factors"]),
+    )
+
+
+# ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_STATUS = {"open": "running", "settled": "settled", "void": "void"}
+_ATTEMPT_FIELDS = ("number", "upstream", "status", "reason", "duration_ms")
+_TIMING_FIELDS = ("admitted_ms", "first_byte_ms", "total_ms")
+
+
+def _find(conn: sqlite3.Connection, text: str, user_id: int | None = None) -> dict[str, Any] | None:
+    """By our id, else by the provider's; with a `user_id`, only what is that user's."""
+    for request_id in (parse_id(text), find_request_by_upstream_id(conn, text, user_id)):
+        row = None if request_id is None else find_usage(conn, request_id)
+        if row is not None and user_id in (None, row["user_id"]):
+            return row
+    return None
+
+
+def _usage(row: dict[str, Any]) -> Usage:
+    return Usage(**{name: row[name] for name in Usage.__slots__})
+
+
+def _plain(amount: Decimal) -> str:
+    """Without exponent or trailing zeros."""
+    text = format(amount, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,0 +1,87 @@
+"""People: made with a wallet, shut out, let in again.
+
+A user who is disabled loses every key at once; enabling brings back those that were neither revoked nor replaced meanwhile.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, Literal
+
+from gateway.access import Key
+from gateway.book import Wallet
+from gateway.desk.checks import NAME_CHARS_MAX, check_email, check_text, get_user, money, refused
+from gateway.desk.desk import Desk
+from gateway.desk.jobs import whole
+from gateway.storage import audit_log, keys, users, wallets
+from gateway.storage.ledger import LedgerWriter
+
+Role = Literal["user", "admin"]
+
+
+@whole
+async def create_user(desk: Desk, actor: str, *, name: str, email: str | None = None, role: Role = "user") -> dict[str, Any]:
+    """A user with an empty wallet. Raises ClientError for a name or an address that is taken."""
+    check_text(name, "name", NAME_CHARS_MAX)
+    email = check_email(email)
+    at_ms = desk.clock.at_ms()
+
+    def job(ledger: LedgerWriter) -> tuple[int, int]:
+        _check_free(ledger.conn, name, email)
+        user_id = users.insert_user(ledger.conn, name, email, role, at_ms)
+        wallet_id = wallets.create_wallet(ledger.conn, user_id)
+        after = {"id": user_id, "email": email, "role": role}
+        audit_log.record(ledger.conn, at_ms, actor, "users.create", f"user:{name}", after=after)
+        return user_id, wallet_id
+
+    user_id, wallet_id = await desk.writer.run(job)
+    desk.book.open_wallet(Wallet(wallet_id))
+    return {"id": user_id, "name": name, "email": email, "role": role, "wallet_id": wallet_id, "created_at_ms": at_ms}
+
+
+@whole
+async def disable_user(desk: Desk, actor: str, *, user: str) -> dict[str, Any]:
+    """No key of theirs is valid any more when this returns; streams that run end by themselves and are settled."""
+    found, changed, _ = await desk.writer.run(_switch(desk, actor, "users.disable", user, disabled=True))
+    desk.keys.drop_user(found["id"])
+    return {"id": found["id"], "name": found["name"], "disabled": True, "changed": changed}
+
+
+@whole
+async def enable_user(desk: Desk, actor: str, *, user: str) -> dict[str, Any]:
+    found, changed, live = await desk.writer.run(_switch(desk, actor, "users.enable", user, disabled=False))
+    for secret_hash, key in live:
+        desk.keys.put(secret_hash, key)
+    return {"id": found["id"], "name": found["name"], "disabled": False, "changed": changed}
+
+
+def list_users(conn: sqlite3.Connection) -> list[dict[str, Any]]:
+    """Everybody, in the order in which they came, with the state of the wallet."""
+    return [{**user, **money(balance=user["balance_nanos"], held=user["held_nanos"])} for user in users.list_users(conn)]
+
+
+# ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check_free(conn: sqlite3.Connection, name: str, email: str | None) -> None:
+    if users.find_user(conn, name) is not None:
+        raise refused(f"there is a user {name} already; choose another name", "name")
+    owner = users.find_user_by_email(conn, email) if email else None
+    if owner is not None:
+        raise refused(f"{email} is the address of {owner['name']} already; leave it out or write another", "email")
+
+
+def _switch(desk: Desk, actor: str, action: str, user: str, *, disabled: bool) -> Any:
+    """The job that shuts a user out or lets them in: (the user, whether anything changed, their live keys)."""
+    at_ms = desk.clock.at_ms()
+
+    def job(ledger: LedgerWriter) -> tuple[dict[str, Any], bool, list[tuple[bytes, Key]]]:
+        found = get_user(ledger.conn, user)
+        changed = found["disabled"] != disabled
+        if changed:
+            users.set_disabled(ledger.conn, found["id"], disabled)
+            states = {"before": {"disabled": not disabled}, "after": {"disabled": disabled}}
+            audit_log.record(ledger.conn, at_ms, actor, action, f"user:{found['name']}", **states)
+        return found, changed, keys.load_user_keys(ledger.conn, found["id"], at_ms)
+
+    return job

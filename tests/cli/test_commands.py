@@ -1,0 +1,206 @@
+"""Every command without a running server: what it does, prints, asks and refuses."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from gateway.cli import main
+from gateway.storage.database import FILE_NAME
+from gateway.version import VERSION
+from tests.cli.tools import Shell
+from tests.desk_tools import audit_rows
+
+
+def test_the_first_user_makes_the_data_directory(shell: Shell) -> None:
+    result = shell.run("users", "create", "ada", "--email", "ada@example.com")
+    assert (result.exit_code, result.stdout) == (0, "1\n")
+    assert "Next: pagegrid wallets topup ada" in result.stderr
+    assert shell.data.stat().st_mode & 0o777 == 0o700
+    assert (shell.data / FILE_NAME).stat().st_mode & 0o777 == 0o600
+    assert audit_rows(shell.data / FILE_NAME)[0]["actor"].startswith("cli:")
+
+
+def test_a_slip_of_the_data_directory_makes_nothing(shell: Shell) -> None:
+    elsewhere = shell.folder / "elsewhere" / "data"
+    for words in (["users", "create", "ada"], ["users", "list"], ["keys", "create", "ada"], ["ledger", "audit"]):
+        result = shell.bare(*words, "--data-dir", str(elsewhere))
+        assert result.exit_code == 1
+        assert f"there is no database at {elsewhere / FILE_NAME}: `pagegrid serve` makes one" in result.stderr
+    assert "there is no database" in shell.refused("wallets", "topup", "ada", "5", "--reference", "r")
+    assert not elsewhere.parent.exists() and not shell.data.exists()
+
+
+def test_a_user_from_first_to_last(shell: Shell) -> None:
+    user = shell.json("users", "create", "ada", "--role", "admin")
+    assert (user["id"], user["role"]) == (1, "admin")
+    assert shell.json("wallets", "topup", "ada", "12.50", "--reference", "invoice 1")["applied"] is True
+    again = shell.run("wallets", "topup", "ada", "12.50", "--reference", "invoice 1")
+    assert (again.exit_code, again.stdout) == (0, "1\n") and "Already applied" in again.stderr
+    assert shell.json("wallets", "withdraw", "ada", "2.5", "--reference", "back", "--yes")["balance_usd"] == "10.00"
+    shown = shell.ok("wallets", "show", "ada")
+    assert "balance    $10.00" in shown and "-$2.50" in shown and "invoice 1" in shown
+    statement = shell.ok("ledger", "show", "ada")
+    assert statement.startswith("opening balance $0.00\n") and "closing balance $10.00 (held $0.00, owed $0.00)" in statement
+    assert "ada" in shell.ok("users", "list")
+    assert shell.ok("ledger", "audit").startswith("2 transfers, 0 invariants broken\n0 holds unknown")
+    shell.ok("wallets", "freeze", "ada")
+    assert "frozen     yes" in shell.ok("wallets", "show", "ada")
+    assert shell.json("wallets", "unfreeze", "ada")["changed"] is True
+    shell.ok("users", "disable", "ada", "--yes")
+    assert shell.json("users", "list")[0]["disabled"] is True
+    shell.ok("users", "enable", "ada")
+    assert shell.json("users", "list")[0]["disabled"] is False
+
+
+def test_a_secret_is_printed_once(shell: Shell) -> None:
+    shell.ok("users", "create", "ada")
+    result = shell.run("keys", "create", "ada", "--name", "laptop", "--models", "claude-sonnet-5-5,claude-opus-5-5")
+    secret = result.stdout.strip()
+    assert secret.startswith("sk-pgrid-") and len(secret) == 73 and secret not in result.stderr
+    rotated = shell.json("keys", "rotate", "1", "--grace", "1h")
+    assert rotated["models"] == ["claude-opus-5-5", "claude-sonnet-5-5"] and rotated["name"] == "laptop"
+    listing = (
+        shell.ok("keys", "list", "ada") + shell.ok("keys", "list", "ada", "--json") + repr(audit_rows(shell.data / FILE_NAME))
+    )
+    for shown in (secret, rotated["secret"]):
+        assert shown not in listing and shown[20:30] not in listing
+        assert shown[:17] in listing
+    states = [line.split()[3] for line in shell.ok("keys", "list", "ada").splitlines()[1:]]
+    assert states == ["until", "active"]
+    assert "Key 2 (" in shell.run("keys", "revoke", "2", "--yes").stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["users", "create", "ada"], "there is a user ada already"),
+        (["users", "disable", "adda", "--yes"], "did you mean ada?"),
+        (["wallets", "show", "adda"], "did you mean ada?"),
+        (["wallets", "topup", "ada", "1e9", "--reference", "r"], "is not an amount"),
+        (["wallets", "withdraw", "ada", "1", "--reference", "r", "--yes"], "only $0.00 can be withdrawn"),
+        (["keys", "create", "ada", "--models", "claude-sonet-5-5"], "did you mean claude-sonnet-5-5?"),
+        (["keys", "create", "ada", "--models", ","], "name at least one"),
+        (["keys", "create", "ada", "--expires", "soon"], "such as 90m, 12h or 30d"),
+        (["keys", "revoke", "7", "--yes"], "there is no key 7"),
+        (["usage", "req_nothing"], "there is no request 'req_nothing'"),
+    ],
+)
+def test_a_refusal_exits_1_with_the_next_step(shell: Shell, words: list[str], message: str) -> None:
+    shell.ok("users", "create", "ada")
+    assert message in shell.refused(*words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["users", "create"],
+        ["users", "create", "ada", "--role", "owner"],
+        ["wallets", "topup", "ada", "5"],
+        ["keys", "revoke", "one", "--yes"],
+        ["keys", "revoke", "1"],
+        ["users", "disable", "ada"],
+        ["wallets", "withdraw", "ada", "5", "--reference", "r"],
+        ["usage"],
+        ["nonsense"],
+    ],
+)
+def test_wrong_usage_exits_2(shell: Shell, words: list[str]) -> None:
+    shell.refused(*words, code=2)
+
+
+def test_destructive_verbs_ask_a_person(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell.ok("users", "create", "ada")
+    assert "There is nobody to ask: add --yes to do it." in shell.refused("users", "disable", "ada", code=2)
+    monkeypatch.setattr("gateway.cli.context.is_interactive", lambda: True)
+    no = shell.run("users", "disable", "ada", input="n\n")
+    assert no.exit_code == 1 and "Disable ada?" in no.stderr
+    assert shell.json("users", "list")[0]["disabled"] is False
+    assert shell.run("users", "disable", "ada", input="y\n").exit_code == 0
+    assert shell.json("users", "list")[0]["disabled"] is True
+
+
+def test_the_place_may_be_named_before_or_after_the_noun(shell: Shell) -> None:
+    shell.ok("users", "create", "ada")
+    data, config = ["--data-dir", str(shell.data)], ["--config", str(shell.config)]
+    for words in (
+        [*data, *config, "users", "list", "--json"],
+        ["users", *data, *config, "list", "--json"],
+        ["users", "list", "--json", *data, *config],
+        [*data, "users", *config, "list", "--json"],
+        ["--data-dir", "/nonexistent", "users", "list", "--json", *data],
+        ["--data-dir", "/nonexistent", "usage", "req_x", *data],
+    ):
+        result = shell.bare(*words)
+        assert result.exit_code == (1 if "usage" in words else 0), (words, result.output)
+        assert "ada" in result.stdout or "no request" in result.stderr
+    env = {"PAGEGRID_DATA_DIR": str(shell.data), "PAGEGRID_CONFIG": str(shell.config)}
+    assert json.loads(shell.bare("users", "list", "--json", env=env).stdout)[0]["name"] == "ada"
+    over = shell.bare("users", "list", "--json", "--data-dir", str(shell.folder), env=env)
+    assert over.exit_code == 1 and "there is no database" in over.stderr
+
+
+def test_every_command_takes_the_place_and_every_listing_json() -> None:
+    for noun, command in main.commands.items():
+        verbs = getattr(command, "commands", {"": command})
+        for verb, leaf in verbs.items():
+            options = {option for parameter in leaf.params for option in parameter.opts}
+            assert {"--config", "--data-dir"} <= options, (noun, verb)
+            if verb in ("list", "show", "create", "rotate"):
+                assert "--json" in options, (noun, verb)
+
+
+def test_a_config_that_is_not_there_is_named(shell: Shell) -> None:
+    result = shell.bare("users", "list", "--config", str(shell.folder / "other.toml"))
+    assert result.exit_code == 1 and "no such file; --config names it" in result.stderr
+
+
+def test_config_check_tells_what_is_wrong_or_ok(shell: Shell) -> None:
+    assert shell.ok("config", "check").startswith("OK  ")
+    shell.config.write_text(CONFIG_TYPO)
+    error = shell.refused("config", "check")
+    assert "did you mean server.port?" in error and ":2:" in error
+    demo = shell.bare("config", "check", "--data-dir", str(shell.folder / "empty" / "data"))
+    assert demo.exit_code == 0 and "the built-in demo would answer" in demo.stdout
+
+
+CONFIG_TYPO = '[server]\nprot = 80\n[[upstreams]]\nname = "demo"\nkind = "demo"\n'
+
+
+def test_a_config_that_cannot_be_used_stops_what_needs_it(shell: Shell) -> None:
+    shell.ok("users", "create", "ada")
+    shell.config.write_text(CONFIG_TYPO)
+    assert "did you mean server.port?" in shell.refused("users", "create", "bob")
+    assert len(shell.json("users", "list")) == 1  # reading needs no configuration
+
+
+def test_models_need_no_database(shell: Shell) -> None:
+    assert "claude-sonnet-5-5" in shell.ok("models", "list")
+    assert shell.json("models", "list")[0]["prices_usd_per_mtok"]["input"]
+    assert not shell.data.exists()
+
+
+def test_an_audit_that_finds_something_exits_1_and_shows_the_rows(shell: Shell) -> None:
+    shell.ok("users", "create", "ada")
+    shell.ok("wallets", "topup", "ada", "5", "--reference", "r")
+
+    def tamper(amount: int) -> None:
+        with closing(sqlite3.connect(shell.data / FILE_NAME)) as conn, conn:
+            conn.execute("update accounts set balance_nanos = balance_nanos + ? where id = 1", (amount,))
+
+    tamper(7)
+    result = shell.run("ledger", "audit")
+    assert result.exit_code == 1
+    assert 'BROKEN  1 the balances of all accounts sum to 0: 1 rows\n        {"sum_nanos": 7}' in result.stdout
+    assert "The books do not balance" in result.stderr
+    report = shell.run("ledger", "audit", "--json")
+    assert report.exit_code == 1 and json.loads(report.stdout)["findings"][0]["rows"] == [{"sum_nanos": 7}]
+    tamper(-7)
+
+
+def test_the_version(shell: Shell, tmp_path: Path) -> None:
+    assert shell.bare("--version").stdout == f"pagegrid, version {VERSION}\n"

@@ -1,0 +1,139 @@
+"""`pagegrid serve` as a process: the first start, the next ones, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.ledger_tools import assert_books_balance
+
+SECRET = re.compile(r"sk-pgrid-[0-9a-f]{64}")
+
+
+class Server:
+    def __init__(self, process: subprocess.Popen[str], greeting: str, url: str) -> None:
+        self.process = process
+        self.greeting = greeting
+        self.url = url
+
+    @property
+    def secret(self) -> str:
+        found = SECRET.search(self.greeting)
+        assert found is not None
+        return found.group()
+
+    def ask(self, secret: str, **fields: Any) -> Any:
+        body = {"model": "claude-haiku-5-5", "max_tokens": 50, "messages": [{"role": "user", "content": "say hi"}], **fields}
+        headers = {"x-api-key": secret, "content-type": "application/json"}
+        request = urllib.request.Request(self.url + "/v1/messages", json.dumps(body).encode(), headers)
+        return urllib.request.urlopen(request, timeout=10)
+
+    def stop(self) -> tuple[int, str]:
+        """SIGTERM; the exit code and what was said to stderr."""
+        self.process.send_signal(signal.SIGTERM)
+        _, said = self.process.communicate(timeout=30)
+        return self.process.returncode, said
+
+
+@contextmanager
+def serving(folder: Path, *options: str) -> Iterator[Server]:
+    command = [sys.executable, "-m", "gateway", "serve", "--data-dir", str(folder / "data"), "--port", "0", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        greeting = ""
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                greeting += line
+                if " listens on " in line:
+                    break
+            else:
+                raise AssertionError(process.communicate()[1])
+            yield Server(process, greeting, greeting.split()[-1])
+        finally:
+            process.kill()
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gateway", *arguments, "--data-dir", str(folder / "data")]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_the_first_start_works_at_once_and_the_second_prints_no_secret(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        assert len(set(SECRET.findall(server.greeting))) == 1
+        for words in ("curl ", "ANTHROPIC_BASE_URL", "ANTHROPIC_AUTH_TOKEN", "Anthropic(base_url"):
+            assert words in server.greeting
+        secret = server.secret
+        with server.ask(secret) as answer:
+            assert "demo" in json.load(answer)["content"][0]["text"].lower()
+        code, said = server.stop()
+        assert code == 0 and "all settled" in said and secret not in said
+    data = tmp_path / "data"
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in data.iterdir()} == {0o600}
+    with serving(tmp_path) as server:
+        assert SECRET.search(server.greeting) is None
+        with server.ask(secret) as answer:
+            assert answer.status == 200
+        assert server.stop()[0] == 0
+    assert_books_balance(data / "pagegrid.db")
+
+
+def test_the_printed_curl_line_works_as_it_is(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        start = server.greeting.index("curl ")
+        command = server.greeting[start : server.greeting.index("\n\n", start)]
+        done = subprocess.run(["sh", "-c", command.replace("curl ", "curl -sS ")], capture_output=True, text=True, timeout=20)
+        assert json.loads(done.stdout)["type"] == "message", done.stderr
+        server.stop()
+
+
+def test_what_is_left_of_the_demo_credit_is_taken_back_with_a_real_upstream(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        server.ask(server.secret).close()
+        server.stop()
+    run(tmp_path, "wallets", "topup", "admin", "5", "--reference", "invoice-1")
+    config = tmp_path / "pagegrid.toml"
+    config.write_text('[[upstreams]]\nname = "main"\nkind = "anthropic"\nbase_url = "http://127.0.0.1:9"\napi_key = "x"\n')
+    config.chmod(0o600)
+    for reversed_now in (True, False):
+        with serving(tmp_path) as server:
+            _, said = server.stop()
+            assert ("taken back" in said) is reversed_now
+    shown = json.loads(run(tmp_path, "wallets", "show", "admin", "--json").stdout)
+    assert shown["balance_nanos"] == 5_000_000_000
+    assert_books_balance(tmp_path / "data" / "pagegrid.db")
+
+
+def test_a_second_server_on_the_same_data_is_refused_with_the_next_step(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        done = run(tmp_path, "serve", "--port", "0")
+        assert done.returncode == 1 and "--data-dir" in done.stderr and "Traceback" not in done.stderr
+        server.stop()
+
+
+def test_a_port_in_use_is_told_with_the_next_step(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run(tmp_path, "serve", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 1 and "--port" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_stream_that_runs_at_sigterm_comes_to_its_end(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        answer = server.ask(server.secret, stream=True)
+        assert answer.readline().startswith(b"event: message_start")
+        server.process.send_signal(signal.SIGTERM)
+        assert b"message_stop" in answer.read()
+        assert server.process.wait(timeout=20) == 0
+    assert_books_balance(tmp_path / "data" / "pagegrid.db")

@@ -1,0 +1,129 @@
+"""Keys: what they may, when they die, and that a secret is seen once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import ClientError
+from gateway.house import House
+from tests.desk_tools import act, audit_rows, authenticate, desk_house, make_ada
+from tests.fakes import FakeClock
+
+HOUR_MS = 3_600_000
+
+
+async def test_a_key_works_at_once_with_what_it_was_given(house: House, clock: FakeClock) -> None:
+    await act(house, "users.create", name="ada")
+    key = await act(house, "keys.create", user="ada", name="laptop", rpm=0, models=["claude-sonnet-5-5"], expires="12h")
+    live = authenticate(house, key["secret"])
+    assert (live.id, live.user_name, live.name, live.rpm) == (key["id"], "ada", "laptop", 0)
+    assert live.models == frozenset({"claude-sonnet-5-5"})
+    assert key["expires_at_ms"] == live.expires_at_ms == clock.at_ms() + 12 * HOUR_MS
+    clock.advance(12 * HOUR_MS)
+    with pytest.raises(ClientError, match="has expired"):
+        authenticate(house, key["secret"])
+
+
+async def test_an_alias_is_kept_as_the_model_that_it_names(house: House) -> None:
+    await act(house, "users.create", name="ada")
+    model = next(model for model in house.desk.catalog if model.aliases)
+    key = await act(house, "keys.create", user="ada", models=[model.aliases[0], "anthropic/" + model.id])
+    assert key["models"] == [model.id]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"models": ["claude-sonet-5-5"]}, "'claude-sonet-5-5' is not offered here; did you mean claude-sonnet-5-5?"),
+        ({"models": ["zzz"]}, "`pagegrid models list` shows what is"),
+        ({"models": []}, "models: name at least one, or leave it out for all"),
+        ({"models": "claude-sonnet-5-5"}, "keys.create: models: Input should be a valid list"),
+        ({"rpm": -1}, "rpm: write requests per minute from 1 to 1000000, or 0 for unlimited"),
+        ({"rpm": True}, "keys.create: rpm: Input should be a valid integer"),
+        ({"expires": "30"}, "expires: write a duration such as 90m, 12h or 30d"),
+        ({"expires": "0d"}, "expires: write a duration such as 90m, 12h or 30d"),
+        ({"expires": "4000d"}, "at most 3650d"),
+        ({"expires": "٣d"}, "expires: write a duration"),
+        ({"name": "a\tb"}, "name: write 1 to 64 printable"),
+        ({"user": "adda"}, "there is no user adda; did you mean ada?"),
+    ],
+)
+async def test_what_is_wrong_with_a_key_is_named(house: House, arguments: dict[str, object], message: str) -> None:
+    await act(house, "users.create", name="ada")
+    with pytest.raises(ClientError) as caught:
+        await act(house, "keys.create", **{"user": "ada", **arguments})
+    assert message in caught.value.message
+    assert await act(house, "keys.list", user="ada") == []
+
+
+async def test_a_revoked_key_is_dead_when_the_act_returns(house: House) -> None:
+    key = await make_ada(house)
+    assert (await act(house, "keys.revoke", key_id=key["id"]))["changed"]
+    with pytest.raises(ClientError, match="unknown here, or it was revoked"):
+        authenticate(house, key["secret"])
+    again = await act(house, "keys.revoke", key_id=key["id"])
+    assert (again["changed"], again["revoked_at_ms"]) == (False, house.desk.clock.at_ms())
+    assert [row["action"] for row in audit_rows(house.database)].count("keys.revoke") == 1
+
+
+async def test_a_rotation_keeps_the_settings_and_ends_the_old_key(house: House) -> None:
+    await act(house, "users.create", name="ada")
+    old = await act(house, "keys.create", user="ada", name="ci", rpm=77, models=["claude-sonnet-5-5"], expires="30d")
+    new = await act(house, "keys.rotate", key_id=old["id"])
+    assert new["rotated_from"] == old["id"] and new["secret"] != old["secret"]
+    assert all(new[name] == old[name] for name in ("user", "name", "rpm", "models", "expires_at_ms"))
+    assert authenticate(house, new["secret"]).rpm == 77
+    with pytest.raises(ClientError):
+        authenticate(house, old["secret"])
+
+
+async def test_an_old_key_lives_through_its_grace_and_no_longer(house: House, clock: FakeClock) -> None:
+    old = await make_ada(house)
+    new = await act(house, "keys.rotate", key_id=old["id"], grace="1h")
+    assert new["old_revoked_at_ms"] == clock.at_ms() + HOUR_MS
+    clock.advance(HOUR_MS - 1)
+    assert authenticate(house, old["secret"]).id == old["id"]
+    clock.advance(1)
+    with pytest.raises(ClientError, match="was revoked"):
+        authenticate(house, old["secret"])
+    assert authenticate(house, new["secret"]).id == new["id"]
+
+
+async def test_a_grace_survives_a_restart_and_can_be_cut_short(tmp_path: Path, clock: FakeClock) -> None:
+    async with desk_house(tmp_path, clock) as house:
+        old = await make_ada(house)
+        await act(house, "keys.rotate", key_id=old["id"], grace="1h")
+    async with desk_house(tmp_path, clock) as house:
+        assert authenticate(house, old["secret"]).id == old["id"]
+        assert (await act(house, "keys.revoke", key_id=old["id"]))["changed"]
+        with pytest.raises(ClientError):
+            authenticate(house, old["secret"])
+
+
+async def test_a_dead_key_is_not_rotated(house: House, clock: FakeClock) -> None:
+    key = await make_ada(house)
+    await act(house, "keys.rotate", key_id=key["id"], grace="1h")
+    with pytest.raises(ClientError, match="was revoked or replaced already; create a new one"):
+        await act(house, "keys.rotate", key_id=key["id"])
+    short = await act(house, "keys.create", user="ada", expires="1h")
+    clock.advance(HOUR_MS)
+    with pytest.raises(ClientError, match="has expired; create a new one"):
+        await act(house, "keys.rotate", key_id=short["id"])
+    with pytest.raises(ClientError, match="there is no key 99; `pagegrid keys list USER` shows ids"):
+        await act(house, "keys.revoke", key_id=99)
+    with pytest.raises(ClientError, match="grace: write a duration"):
+        await act(house, "keys.rotate", key_id=short["id"], grace="soon")
+
+
+async def test_a_secret_is_in_no_row_and_no_listing(house: House) -> None:
+    first = await make_ada(house)
+    second = await act(house, "keys.rotate", key_id=first["id"])
+    shown = repr([await act(house, "keys.list", user="ada"), audit_rows(house.database), await act(house, "users.list")])
+    files = b"".join(file.read_bytes() for file in house.data_dir.iterdir())
+    for secret in (first["secret"], second["secret"]):
+        digits = secret.removeprefix("sk-pgrid-")
+        assert digits[8:16] not in shown
+        assert digits.encode() not in files and digits[8:].encode() not in files
+    assert first["hint"] == first["secret"][:17] and first["hint"] in shown
