@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+import aiosqlite
+
 
 def find_usage(conn: sqlite3.Connection, request_id: int) -> dict[str, Any] | None:
     """One request: its hold (`state` open, settled or void; `reason` if void), its usage row and the `terms` that priced it
@@ -20,22 +22,26 @@ def find_usage(conn: sqlite3.Connection, request_id: int) -> dict[str, Any] | No
     return {**rows[0], "attempts": _dicts(conn.execute(_ATTEMPTS, (request_id,)))}
 
 
+async def fetch_usage(reader: aiosqlite.Connection, request_id: int) -> dict[str, Any] | None:
+    """As `find_usage`, for coroutines. (Between its two statements a running request may gain attempts; it has no figures then.)"""
+    rows = await reader.execute_fetchall(_REQUEST, (request_id,))
+    attempts = await reader.execute_fetchall(_ATTEMPTS, (request_id,))
+    return next(({**row, "attempts": [dict(attempt) for attempt in attempts]} for row in map(dict, rows)), None)
+
+
+async def fetch_request_by_upstream_id(reader: aiosqlite.Connection, upstream_request_id: str, user_id: int) -> int | None:
+    """As `find_request_by_upstream_id`, for coroutines."""
+    if not upstream_request_id:
+        return None
+    asked = {"theirs": upstream_request_id, "user": user_id}
+    return next((row[0] for row in await reader.execute_fetchall(_BY_UPSTREAM_ID, asked)), None)
+
+
 def find_request_by_upstream_id(conn: sqlite3.Connection, upstream_request_id: str, user_id: int | None = None) -> int | None:
     """The latest request (of this user, if one is given) of which an attempt was answered under this id of the provider's."""
     if not upstream_request_id:
         return None
-    # `<> ''` is what lets SQLite use the partial index.
-    row = conn.execute(
-        """
-        select max(t.request_id)
-        from attempts as t
-        join holds as h on h.id = t.request_id
-        join accounts as a on a.id = h.wallet_id
-        where t.upstream_request_id = :theirs and t.upstream_request_id <> ''
-          and (:user is null or a.user_id = :user)
-        """,
-        {"theirs": upstream_request_id, "user": user_id},
-    ).fetchone()
+    row = conn.execute(_BY_UPSTREAM_ID, {"theirs": upstream_request_id, "user": user_id}).fetchone()
     return None if row[0] is None else int(row[0])
 
 
@@ -62,6 +68,17 @@ _ATTEMPTS = """
     from attempts
     where request_id = ?
     order by number
+"""
+
+
+# `<> ''` is what lets SQLite use the partial index.
+_BY_UPSTREAM_ID = """
+    select max(t.request_id)
+    from attempts as t
+    join holds as h on h.id = t.request_id
+    join accounts as a on a.id = h.wallet_id
+    where t.upstream_request_id = :theirs and t.upstream_request_id <> ''
+      and (:user is null or a.user_id = :user)
 """
 
 

@@ -68,7 +68,9 @@ def socket_path(folder: Path) -> Path:
         return path
     name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
     # Not tempfile.gettempdir(): TMPDIR may differ between the server and the command.
-    return Path("/tmp") / f"pagegrid-{os.geteuid()}-{name}" / "door.sock"  # noqa: S108 (its folder is ours alone, checked by both)
+    # Of the directory's owner, not of the caller: root finds the door of another user's server too.
+    owner = folder.stat().st_uid if folder.exists() else os.geteuid()
+    return Path("/tmp") / f"pagegrid-{owner}-{name}" / "door.sock"  # noqa: S108 (its folder is ours alone, checked by both)
 
 
 def is_private(folder: Path) -> bool:
