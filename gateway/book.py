@@ -56,13 +56,18 @@ class Wallet:
 
 @dataclass(slots=True)
 class Hold:
-    """Money reserved for one running request. `changes` counts the raises and lowers so far."""
+    """Money reserved for one running request. `changes` counts the raises and lowers so far.
+
+    `collectable_nanos` is what it held when another request of its wallet ran beyond the money: what of that comes free pays
+    the overrun first.
+    """
 
     id: int
     wallet_id: int
     amount_nanos: int
     changes: int = 0
     resolved: bool = False
+    collectable_nanos: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,16 +153,17 @@ class Book:
         wallet = self._release(hold)
         pay = min(cost_nanos, wallet.available_nanos)
         wallet.balance_nanos -= pay
-        collected = self._collect(wallet, max(0, hold.amount_nanos - pay))
+        collected = self._collect(wallet, hold, max(0, hold.amount_nanos - pay))
         overrun = cost_nanos - pay
-        wallet.owed_nanos += overrun
+        if overrun:
+            self._owe(wallet, overrun)
         self._on_release(wallet.id)
         return Resolution(hold.id, wallet.id, hold.amount_nanos, True, pay, overrun, collected)
 
     def void(self, hold: Hold) -> Resolution:
         """Release the hold without a charge."""
         wallet = self._release(hold)
-        collected = self._collect(wallet, hold.amount_nanos)
+        collected = self._collect(wallet, hold, hold.amount_nanos)
         self._on_release(wallet.id)
         return Resolution(hold.id, wallet.id, hold.amount_nanos, False, collected_nanos=collected)
 
@@ -219,10 +225,17 @@ class Book:
         wallet.held_nanos -= hold.amount_nanos
         return wallet
 
+    def _owe(self, wallet: Wallet, overrun_nanos: int) -> None:
+        """All that was left is in the wallet's other holds: what they do not need is owed. A later deposit is not."""
+        wallet.owed_nanos += overrun_nanos
+        for hold in self._holds.values():
+            if hold.wallet_id == wallet.id:
+                hold.collectable_nanos = hold.amount_nanos
+
     @staticmethod
-    def _collect(wallet: Wallet, freed_nanos: int) -> int:
-        """Old overruns are paid from what this wallet's own holds set free, never from later deposits."""
-        collected = min(wallet.owed_nanos, freed_nanos)
+    def _collect(wallet: Wallet, hold: Hold, freed_nanos: int) -> int:
+        """Overruns are paid from what the holds of that time set free, never from later deposits."""
+        collected = min(wallet.owed_nanos, freed_nanos, hold.collectable_nanos)
         wallet.owed_nanos -= collected
         wallet.balance_nanos -= collected
         return collected

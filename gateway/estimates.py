@@ -55,7 +55,8 @@ def demand(
 ) -> Demand:
     """What to hold for `call` at the dearest of `prices`, the deployments it may end on.
 
-    `warm_tokens` is the last total input of this conversation where the provider's cache should still have it, else 0.
+    `warm_tokens` is how much of this conversation the provider's cache should still hold, else 0. A call that does not ask for
+    its cache (no `cache_control` anywhere) reads nothing from it.
     """
     estimate = input_tokens(call, context_tokens, image_tokens)
     output_limit = min(call.max_tokens or max_output_tokens, max_output_tokens)
@@ -96,7 +97,7 @@ def _held_nanos(price: Price, call: Call, estimate: int, warm_tokens: int, outpu
     by_class = {"none": rates.input, "5m": rates.cache_write_5m, "1h": rates.cache_write_1h}[call.cache]
     # A cache write costs more than plain input on some models and less on none; hold for the dearer of the two.
     fresh = max(by_class, rates.input)
-    warm = min(estimate, warm_tokens)
+    warm = min(estimate, warm_tokens) if call.cache != "none" else 0
     total = (
         warm * rates.cache_read + (estimate - warm) * fresh + output_tokens * rates.output + call.searches_max * price.web_search
     )

@@ -15,6 +15,8 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import aiosqlite
+
 from gateway.access import KeyRing
 from gateway.book import Book
 from gateway.chores import start_chores
@@ -42,6 +44,7 @@ class House:
     walk: Walk
     desk: Desk
     writer: Writer
+    reader: aiosqlite.Connection
     closing: bool = False
 
     @property
@@ -76,24 +79,25 @@ async def open_house(settings: Settings, data_dir: Path, clock: Clock | None = N
         except BaseException:
             conn.close()
             raise
-        house, transports = await _build(settings, data_dir, conn, boot_id, clock)
-        chores = start_chores(house.walk, house.desk)
-        try:
-            yield house
-        finally:
-            for chore in chores:
-                chore.cancel()
-            await asyncio.gather(*chores, return_exceptions=True)
-            await house.drain(settings.timeouts.shutdown_s)
-            for transport in transports:
-                await transport.close()
-            await house.writer.close()
+        async with database.reading(path) as reader:
+            house, transports = await _build(settings, data_dir, conn, reader, boot_id, clock)
+            chores = start_chores(house.walk, house.desk)
+            try:
+                yield house
+            finally:
+                for chore in chores:
+                    chore.cancel()
+                await asyncio.gather(*chores, return_exceptions=True)
+                await house.drain(settings.timeouts.shutdown_s)
+                for transport in transports:
+                    await transport.close()
+                await house.writer.close()
     finally:
         lock.release()
 
 
 async def _build(
-    settings: Settings, data_dir: Path, conn: sqlite3.Connection, boot_id: int, clock: Clock
+    settings: Settings, data_dir: Path, conn: sqlite3.Connection, reader: aiosqlite.Connection, boot_id: int, clock: Clock
 ) -> tuple[House, list[HttpTransport | DemoTransport]]:
     releases = Releases()
     book = Book(releases.released)
@@ -126,7 +130,7 @@ async def _build(
     )
     path = data_dir / database.FILE_NAME
     desk = Desk(path, writer, book, ring, settings.catalog, clock, settings.brand.key_prefix)
-    return House(settings, data_dir, walk, desk, writer), transports
+    return House(settings, data_dir, walk, desk, writer, reader), transports
 
 
 def _build_stations(settings: Settings) -> tuple[dict[str, Station], list[HttpTransport | DemoTransport]]:

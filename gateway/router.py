@@ -2,8 +2,8 @@
 
     eligible = serves the model, and was not tried in this request
 
-A conversation is bound to the deployment that served it, softly and for a sliding hour, so that the provider's prompt cache
-stays warm; a failure drops the binding, so that it moves once and not back and forth. Among equals a rendezvous hash of the
+A conversation is bound, model by model (as prompt caches are), to the deployment that served it, softly and for a sliding hour, so
+that the provider's prompt cache stays warm; a failure drops the binding, so that it moves once and not back and forth. Among equals a rendezvous hash of the
 conversation decides: the same choice on every start, spread by weight. Pure; state in memory; time is handed in.
 """
 
@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from gateway.pricing import Price
 
 BINDING_MS = 3_600_000
-# How long a provider keeps a prompt cache: 5 minutes, or 1 hour where the request asks for it.
-WARM_MS = {"none": 300_000, "5m": 300_000, "1h": 3_600_000}
+# How long a provider keeps a prompt cache: 5 minutes, or 1 hour where the request asks for it. It keeps none unasked.
+WARM_MS = {"none": 0, "5m": 300_000, "1h": 3_600_000}
 CONVERSATIONS_MAX = 50_000
 
 
@@ -40,15 +40,15 @@ class Deployment:
 class _Conversation:
     upstream: str
     bound_until_ms: int
-    input_tokens: int = 0
-    warm_until_ms: int = 0
+    cached_tokens: int
+    warm_until_ms: int
 
 
 class Router:
     def __init__(self, deployments: Mapping[str, tuple[Deployment, ...]]) -> None:
         """`deployments` by public model id; each tuple is not empty."""
         self._deployments = deployments
-        self._conversations: OrderedDict[str, _Conversation] = OrderedDict()
+        self._conversations: OrderedDict[tuple[str, str], _Conversation] = OrderedDict()
 
     def deployments(self, model_id: str) -> tuple[Deployment, ...]:
         """All that may serve the model; () if none does."""
@@ -59,7 +59,7 @@ class Router:
         eligible = [deployment for deployment in self.deployments(model_id) if deployment not in tried]
         if not eligible:
             return None
-        bound = self._conversations.get(conversation)
+        bound = self._conversations.get((model_id, conversation))
         if bound is not None and bound.bound_until_ms > now_ms:
             for deployment in eligible:
                 if deployment.upstream == bound.upstream:
@@ -68,28 +68,36 @@ class Router:
             return eligible[0]
         return min(eligible, key=lambda deployment: (deployment.priority, -_draw(deployment, conversation)))
 
-    def failed(self, conversation: str, deployment: Deployment) -> None:
+    def failed(self, model_id: str, conversation: str, deployment: Deployment) -> None:
         """The conversation's binding to this upstream is dropped, and with it the cache we counted on."""
-        bound = self._conversations.get(conversation)
+        bound = self._conversations.get((model_id, conversation))
         if bound is not None and bound.upstream == deployment.upstream:
-            del self._conversations[conversation]
+            del self._conversations[model_id, conversation]
 
-    def served(self, conversation: str, deployment: Deployment, input_tokens: int, cache: str, now_ms: int) -> None:
-        """Bind, and remember how much of the conversation the provider's cache should hold now."""
-        self._conversations[conversation] = _Conversation(
-            deployment.upstream, now_ms + BINDING_MS, input_tokens, now_ms + WARM_MS[cache]
+    def served(
+        self, model_id: str, conversation: str, deployment: Deployment, cached_tokens: int, cache: str, now_ms: int
+    ) -> None:
+        """Bind, and remember how much of the conversation the provider's cache holds now: what it read there or wrote."""
+        warm_until_ms = now_ms + WARM_MS[cache]
+        earlier = self._conversations.get((model_id, conversation))
+        if earlier is not None and earlier.upstream == deployment.upstream and earlier.warm_until_ms > now_ms:
+            # A side request (a title, a search) takes nothing away from what the conversation's main one left in the cache.
+            if earlier.cached_tokens > cached_tokens:
+                cached_tokens, warm_until_ms = earlier.cached_tokens, earlier.warm_until_ms
+        self._conversations[model_id, conversation] = _Conversation(
+            deployment.upstream, now_ms + BINDING_MS, cached_tokens, warm_until_ms
         )
-        self._conversations.move_to_end(conversation)
+        self._conversations.move_to_end((model_id, conversation))
         if len(self._conversations) > CONVERSATIONS_MAX:
             self._conversations.popitem(last=False)
 
     def warm_tokens(self, model_id: str, conversation: str, now_ms: int) -> int:
-        """The conversation's last total input if the cache of a deployment that can serve it should still hold it, else 0."""
-        bound = self._conversations.get(conversation)
+        """How much of the conversation the cache of a deployment that can serve it should still hold."""
+        bound = self._conversations.get((model_id, conversation))
         if bound is None or bound.warm_until_ms <= now_ms:
             return 0
         serves = any(deployment.upstream == bound.upstream for deployment in self.deployments(model_id))
-        return bound.input_tokens if serves else 0
+        return bound.cached_tokens if serves else 0
 
 
 def _draw(deployment: Deployment, conversation: str) -> float:

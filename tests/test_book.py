@@ -64,8 +64,7 @@ def test_a_hold_is_raised_as_far_as_there_is_money_and_lowered_as_told() -> None
         (100, 0, 50, 0, 80, 80, 0, 0),  # what is free pays beyond the hold
         (100, 0, 50, 0, 101, 100, 1, 0),
         (100, 50, 50, 0, 80, 50, 30, 0),  # what others hold does not
-        (100, 0, 50, 10, 30, 30, 0, 10),
-        (100, 0, 50, 30, 30, 30, 0, 20),  # collected only from what this hold sets free
+        (100, 0, 50, 10, 30, 30, 0, 0),  # what was owed before this hold is not its to pay
         (100, 0, 50, 30, 50, 50, 0, 0),
         (100, 0, 50, 30, 70, 70, 0, 0),
         (100, 50, 50, 5, 60, 50, 10, 0),
@@ -94,11 +93,19 @@ def test_a_hold_resolves_once() -> None:
         book.raise_to(hold, 50)
 
 
-def test_a_void_charges_nothing_but_collects_what_is_owed() -> None:
-    book, wallet = book_with(100, owed=30)
-    done = book.void(book.admit(1, 7, 20, 20))
+def test_an_overrun_is_collected_from_the_holds_of_its_time_and_from_nothing_later() -> None:
+    book, wallet = book_with(100)
+    first, second, runaway = book.admit(1, 7, 20, 20), book.admit(2, 7, 30, 30), book.admit(3, 7, 50, 50)
+    assert book.settle(runaway, 95).overrun_nanos == 45
+    book.deposit(7, 1_000)
+    later = book.admit(4, 7, 500, 500)
+    book.raise_to(second, 200)
+    assert book.void(later).collected_nanos == 0
+    done = book.void(first)
     assert (done.settled, done.pay_nanos, done.collected_nanos) == (False, 0, 20)
-    assert (wallet.balance_nanos, wallet.owed_nanos) == (80, 10)
+    # Of the second hold only the 30 that it had then may be taken, whatever it was raised to since.
+    assert book.settle(second, 10).collected_nanos == 25
+    assert (wallet.owed_nanos, wallet.balance_nanos) == (0, 1_000 - 10 + 5)
 
 
 def test_a_hold_that_the_database_refused_leaves_no_trace_in_the_book() -> None:

@@ -67,7 +67,7 @@ async def get_usage(house: House, request: web.Request, inbound: Inbound, sink: 
         done, _ = await asyncio.wait([settling], timeout=SETTLE_WAIT_S)
         if not done:
             raise HouseError("unavailable", "The ledger is not written yet; ask again.", retry_after_s=2)
-    usage = await find_usage_of(house.desk.database, asked, key.user_id)
+    usage = await find_usage_of(house.reader, asked, key.user_id)
     if usage is None:
         raise ClientError("not_found", "No request of yours has this id.")
     await answer_json(sink, usage)

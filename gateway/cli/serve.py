@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
@@ -18,10 +19,12 @@ from gateway.cli.context import Place, place_options
 from gateway.config import Settings
 from gateway.desk.first_start import Credentials, first_start, reverse_demo_credit
 from gateway.errors import HouseError
-from gateway.house import open_house
+from gateway.house import House, open_house
 from gateway.money import format_usd
 from gateway.storage.folder import Busy
 from gateway.version import VERSION
+
+BUSY_WAIT_S = 2
 
 
 @click.command()
@@ -50,9 +53,12 @@ async def _serve(settings: Settings, data_dir: Path, *, demo: bool) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with open_house(settings, data_dir) as house, serve_door(house.desk, data_dir):
+    async with AsyncExitStack() as stack:
+        house = await _open_when_free(stack, settings, data_dir)
+        # Before the door opens: a user that is made in this instant would pass for an earlier start's.
         credentials = await first_start(house.desk, settings.billing.demo_credit_nanos) if demo else None
         reversed_nanos = 0 if demo else await reverse_demo_credit(house.desk)
+        await stack.enter_async_context(serve_door(house.desk, data_dir))
         try:
             async with serving(house, settings.server.host, settings.server.port) as port:
                 url = settings.server.public_url or f"http://{_shown_host(settings.server.host)}:{port}"
@@ -65,6 +71,18 @@ async def _serve(settings: Settings, data_dir: Path, *, demo: bool) -> None:
                 "unavailable", f"cannot listen on {where}: {error.strerror or error}; choose another with --host or --port"
             ) from None
     click.echo("Stopped; all settled.", err=True)
+
+
+async def _open_when_free(stack: AsyncExitStack, settings: Settings, data_dir: Path) -> House:
+    """A command may be at work in the directory; it is done in a moment. Raises Busy if the directory stays taken."""
+    give_up = asyncio.get_running_loop().time() + BUSY_WAIT_S
+    while True:
+        try:
+            return await stack.enter_async_context(open_house(settings, data_dir))
+        except Busy:
+            if asyncio.get_running_loop().time() >= give_up:
+                raise
+            await asyncio.sleep(0.1)
 
 
 def _greet(settings: Settings, url: str, credentials: Credentials | None, reversed_nanos: int) -> None:

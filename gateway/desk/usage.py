@@ -6,21 +6,19 @@ get_usage       the same for the operator, with whose it was, the provider's ids
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sqlite3
-from contextlib import closing
 from decimal import Decimal, localcontext
-from pathlib import Path
 from typing import Any
+
+import aiosqlite
 
 from gateway.desk.checks import money
 from gateway.errors import ClientError
 from gateway.ids import parse_id, render_id
 from gateway.money import Factor, to_micros
 from gateway.pricing import TOKENS_PER_PRICE, Price, Rates, derive
-from gateway.storage.calls import find_request_by_upstream_id, find_usage
-from gateway.storage.database import open_reader
+from gateway.storage.calls import fetch_request_by_upstream_id, fetch_usage, find_request_by_upstream_id, find_usage
 from gateway.storage.readonly import snapshot
 from gateway.usage import Usage
 
@@ -28,15 +26,13 @@ from gateway.usage import Usage
 _DIGITS = 100
 
 
-async def find_usage_of(database: Path, text: str, user_id: int) -> dict[str, Any] | None:
+async def find_usage_of(reader: aiosqlite.Connection, text: str, user_id: int) -> dict[str, Any] | None:
     """The user's own request under our id or the provider's, as `render_usage` tells it; None if it is nobody's or another's."""
-
-    def work() -> dict[str, Any] | None:
-        with closing(open_reader(database)) as conn, snapshot(conn):
-            return _find(conn, text, user_id)
-
-    row = await asyncio.to_thread(work)
-    return None if row is None else render_usage(row)
+    for request_id in (parse_id(text), await fetch_request_by_upstream_id(reader, text, user_id)):
+        row = None if request_id is None else await fetch_usage(reader, request_id)
+        if row is not None and row["user_id"] == user_id:
+            return render_usage(row)
+    return None
 
 
 def render_usage(row: dict[str, Any]) -> dict[str, Any]:
@@ -137,11 +133,11 @@ _ATTEMPT_FIELDS = ("number", "upstream", "status", "reason", "duration_ms")
 _TIMING_FIELDS = ("admitted_ms", "first_byte_ms", "total_ms")
 
 
-def _find(conn: sqlite3.Connection, text: str, user_id: int | None = None) -> dict[str, Any] | None:
-    """By our id, else by the provider's; with a `user_id`, only what is that user's."""
-    for request_id in (parse_id(text), find_request_by_upstream_id(conn, text, user_id)):
+def _find(conn: sqlite3.Connection, text: str) -> dict[str, Any] | None:
+    """By our id, else by the provider's."""
+    for request_id in (parse_id(text), find_request_by_upstream_id(conn, text)):
         row = None if request_id is None else find_usage(conn, request_id)
-        if row is not None and user_id in (None, row["user_id"]):
+        if row is not None:
             return row
     return None
 

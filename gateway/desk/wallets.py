@@ -22,6 +22,7 @@ from gateway.desk.checks import (
 )
 from gateway.desk.desk import Desk
 from gateway.desk.jobs import whole
+from gateway.errors import LedgerError
 from gateway.storage import audit_log, wallets
 from gateway.storage.ledger import LedgerWriter
 from gateway.storage.readonly import snapshot
@@ -151,6 +152,18 @@ def _moved(
     }
 
 
+def _check_agreement(desk: Desk, wallet: dict[str, Any]) -> None:
+    """A wallet was frozen because book and database disagreed; spending goes on only once they agree."""
+    known = desk.book.wallet(wallet["id"])
+    stored = (wallet["balance_nanos"], wallet["held_nanos"], wallet["owed_nanos"])
+    if stored != (known.balance_nanos, known.held_nanos, known.owed_nanos):
+        raise LedgerError(
+            "invalid_request",
+            "the wallet's book and database disagree, or a request of it is just ending: run `pagegrid ledger audit`, restart "
+            "the server (it reads the database anew), then unfreeze",
+        )
+
+
 async def _set_frozen(desk: Desk, actor: str, action: str, user: str, *, frozen: bool) -> dict[str, Any]:
     at_ms = desk.clock.at_ms()
 
@@ -158,6 +171,8 @@ async def _set_frozen(desk: Desk, actor: str, action: str, user: str, *, frozen:
         found = get_user(ledger.conn, user)
         wallet = get_wallet(ledger.conn, found["id"])
         changed = bool(wallet["frozen"]) != frozen
+        if changed and not frozen:
+            _check_agreement(desk, wallet)
         if changed:
             wallets.set_frozen(ledger.conn, wallet["id"], frozen)
             states = {"before": {"frozen": not frozen}, "after": {"frozen": frozen}}

@@ -185,9 +185,7 @@ async def _attempt(walk: Walk, running: Running, deployment: Deployment, number:
         request_id = station.provider.upstream_request_id(incoming.headers)
         try:
             if not 200 <= status < 300:
-                body = await read_whole(
-                    incoming, ERROR_BODY_BYTES_MAX, idle_s=walk.rules.idle_s, total_s=walk.rules.total_s
-                )
+                body = await read_whole(incoming, ERROR_BODY_BYTES_MAX, idle_s=walk.rules.idle_s, total_s=walk.rules.total_s)
                 raise judge_refusal(station, incoming, body)
             answer = await _accept(walk, running, deployment, station, incoming, on_silence)
         except BaseException:

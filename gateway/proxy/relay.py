@@ -91,22 +91,27 @@ class StreamRelay:
 
     async def run(self) -> Relayed:
         """Relay to the end. What went wrong before the client's first byte is returned as `refusal`, to be told at the door."""
-        failure: GatewayError | None = None
         try:
             await await_hold(self._walk, self._running)
-            self._sink.on_gone(self.client_gone)
-            self._walk.streams.add(self)
-            await self._pass(self._answer.events)
-            await self._relay()
         except HouseError as error:
+            self._answer.incoming.abort()
             return Relayed(Outcome(None, None, status=error.status, reason="unbilled"), error)
-        except (UpstreamError, BalanceTooLow) as error:
-            failure = error
+        failure: GatewayError | None = None
+        self._sink.on_gone(self.client_gone)
+        self._walk.streams.add(self)
+        try:
+            try:
+                await self._pass(self._answer.events)
+                await self._relay()
+            except (UpstreamError, BalanceTooLow) as error:
+                failure = error
+            finally:
+                if not self._meter.ended:
+                    self._answer.incoming.abort()
+            # Watched to its last byte: the client may have stopped reading just before the end.
+            return await self._end(failure)
         finally:
             self._walk.streams.discard(self)
-            if not self._meter.ended:
-                self._answer.incoming.abort()
-        return await self._end(failure)
 
     def client_gone(self) -> None:
         """The client left: the provider gets a moment to finish, since what it makes is paid for."""
@@ -254,6 +259,7 @@ class StreamRelay:
         """Tell the client how it ended, unless the stream already did, and say what it came to."""
         meter, running = self._meter, self._running
         if meter.ended:
+            self._writing_since_ms = self._walk.clock.now_ms()
             await self._sink.end()
             return Relayed(self._outcome("reported" if meter.output_reported else "estimated"), None)
         if isinstance(failure, BalanceTooLow) or self._ending == "dry":
@@ -275,7 +281,7 @@ class StreamRelay:
     def _outcome(self, source: Source, status: int = 200) -> Outcome:
         meter, deployment = self._meter, self._answer.deployment
         flags = usage_flags(deployment.model, meter.model, meter.unknown_fields, meter.malformed)
-        if not meter.started:
+        if not meter.started and not meter.visible_bytes:
             return Outcome(deployment, None, source, flags, status, self._ending or "nothing_seen")
         if not meter.usage.prompt_tokens and not meter.output_reported and not meter.malformed:
             return estimated_outcome(self._running, deployment, meter.visible_bytes, flags)

@@ -23,7 +23,7 @@ def find_usage(conn: sqlite3.Connection, request_id: int) -> dict[str, Any] | No
 
 
 async def fetch_usage(reader: aiosqlite.Connection, request_id: int) -> dict[str, Any] | None:
-    """As `find_usage`, for coroutines. (Between its two statements a running request may gain attempts; it has no figures then.)"""
+    """As `find_usage`, for coroutines. Its two statements may straddle a settle: a running request has no figures either way."""
     rows = await reader.execute_fetchall(_REQUEST, (request_id,))
     attempts = await reader.execute_fetchall(_ATTEMPTS, (request_id,))
     return next(({**row, "attempts": [dict(attempt) for attempt in attempts]} for row in map(dict, rows)), None)

@@ -21,7 +21,7 @@ async def test_a_settled_request_tells_what_it_used_and_cost(house: House, clock
     key = await make_ada(house)
     request_id, live = await open_request(house, key["secret"])
     cost = await settle_request(house, request_id, live, upstream_id="msg_upstream")
-    shown = await find_usage_of(house.database, render_id(request_id), live.user_id)
+    shown = await find_usage_of(house.reader, render_id(request_id), live.user_id)
     assert shown == {
         "request_id": render_id(request_id),
         "status": "settled",
@@ -51,11 +51,11 @@ async def test_a_request_is_found_by_its_owner_only_and_by_either_id(house: Hous
     request_id, live = await open_request(house, key["secret"])
     await settle_request(house, request_id, live, upstream_id="msg_upstream")
     for text in (render_id(request_id), render_id(request_id).lower().replace("req_", "req_"), "msg_upstream"):
-        found = await find_usage_of(house.database, text, live.user_id)
+        found = await find_usage_of(house.reader, text, live.user_id)
         assert found is not None and found["request_id"] == render_id(request_id)
-        assert await find_usage_of(house.database, text, live.user_id + 1) is None
+        assert await find_usage_of(house.reader, text, live.user_id + 1) is None
     for text in ("", "msg_other", "req_0000000000000", "req_"):
-        assert await find_usage_of(house.database, text, live.user_id) is None
+        assert await find_usage_of(house.reader, text, live.user_id) is None
 
 
 async def test_an_upstream_id_that_two_users_share_leads_each_to_their_own(house: House) -> None:
@@ -67,7 +67,7 @@ async def test_an_upstream_id_that_two_users_share_leads_each_to_their_own(house
     for secret in (ada["secret"], bob["secret"]):
         request_id, live = await open_request(house, secret)
         await settle_request(house, request_id, live, upstream_id="msg_same")
-        found = await find_usage_of(house.database, "msg_same", live.user_id)
+        found = await find_usage_of(house.reader, "msg_same", live.user_id)
         assert found is not None and found["request_id"] == render_id(request_id)
 
 

@@ -83,16 +83,14 @@ async def test_an_overrun_is_owed_and_collected_from_the_wallets_own_holds(tmp_p
     assert balances(ledger.path)[REVENUE] == usd("2.35")
 
 
-async def test_what_is_owed_is_not_taken_when_a_deposit_arrives_but_when_a_hold_is_released(
-    tmp_path: Path, clock: FakeClock
-) -> None:
+async def test_what_is_owed_is_never_taken_from_a_later_deposit(tmp_path: Path, clock: FakeClock) -> None:
     async with open_ledger(tmp_path, clock) as ledger:
         alice = await ledger.make_wallet("alice", usd("1"))
         await ledger.settle(ledger.admit(alice, usd("1")), usd("5"))
         await ledger.deposit(alice, usd("2"), "invoice 2")
         assert read_wallets(ledger.conn)[alice] == (usd("2"), 0, usd("4"), False)
         await ledger.settle(ledger.admit(alice, usd("0.5")), usd("0.1"))
-        assert read_wallets(ledger.conn)[alice] == (usd("1.5"), 0, usd("3.6"), False)
+        assert read_wallets(ledger.conn)[alice] == (usd("1.9"), 0, usd("4"), False)
         assert_books_balance(ledger.path, ledger.book)
 
 
