@@ -20,6 +20,8 @@ from gateway.money import NANOS_MAX, NANOS_PER_USD, ceil_div, format_usd
 # How long a conversation whose stream was cut for want of money is answered 402 without asking anew: Claude Code repeats a
 # cut turn silently, not streamed, and that repeat must not reach the upstream.
 DRY_MS = 60_000
+# People are told sums to the hundredth of a cent.
+_SHOWN_NANOS = NANOS_PER_USD // 10_000
 
 
 class BalanceTooLow(ClientError):
@@ -27,6 +29,18 @@ class BalanceTooLow(ClientError):
 
     def __init__(self, need_nanos: int, wallet: Wallet) -> None:
         super().__init__("balance_too_low", _funds_text(need_nanos, wallet) + " Top up the wallet to go on.", should_retry=False)
+
+
+class RanDry(ClientError):
+    """A stream outgrew what the wallet could pay, or its conversation comes again right after that: 402."""
+
+    def __init__(self, wallet: Wallet) -> None:
+        super().__init__(
+            "balance_too_low",
+            f"This conversation used up what the wallet could pay (balance ${_shown(wallet.balance_nanos)}, held by running "
+            f"requests ${_shown(wallet.held_nanos)}); what was delivered is charged. Top up the wallet to go on.",
+            should_retry=False,
+        )
 
 
 class BalanceHeld(ClientError):
@@ -117,15 +131,15 @@ class Book:
     ) -> Hold:
         """Reserve between `need_nanos` and `want_nanos` of what is available in the wallet.
 
-        Raises BalanceTooLow if even the balance is below need (or this conversation just ran dry), BalanceHeld if only
-        running holds are in the way, HouseError if the wallet is frozen.
+        Raises BalanceTooLow if even the balance is below need, RanDry if this conversation just ran dry, BalanceHeld if
+        only running holds are in the way, HouseError if the wallet is frozen.
         """
         assert 0 <= need_nanos <= want_nanos and hold_id not in self._holds
         wallet = self._wallets[wallet_id]
         if wallet.frozen:
             raise frozen_error()
         if wallet.dry_until_ms and self._is_dry(wallet, conversation, now_ms):
-            raise BalanceTooLow(need_nanos, wallet)
+            raise RanDry(wallet)
         if wallet.balance_nanos < need_nanos:
             raise BalanceTooLow(need_nanos, wallet)
         if wallet.available_nanos < need_nanos:
@@ -254,13 +268,14 @@ def frozen_error() -> HouseError:
 
 
 def _funds_text(need_nanos: int, wallet: Wallet) -> str:
-    """Rounded so that the sentence stays true: what is needed upwards, what is there downwards, to the hundredth of a cent."""
-    step = NANOS_PER_USD // 10_000
-    need = format_usd(ceil_div(need_nanos, step) * step)
-    balance, available, held = (
-        format_usd(nanos // step * step) for nanos in (wallet.balance_nanos, wallet.available_nanos, wallet.held_nanos)
-    )
+    """What is needed is rounded upwards, so that the sentence stays true."""
+    need = format_usd(ceil_div(need_nanos, _SHOWN_NANOS) * _SHOWN_NANOS)
     return (
-        f"The wallet cannot pay for this request: needed up to ${need}, available ${available} "
-        f"(balance ${balance}, held by running requests ${held})."
+        f"The wallet cannot pay for this request: needed up to ${need}, available ${_shown(wallet.available_nanos)} "
+        f"(balance ${_shown(wallet.balance_nanos)}, held by running requests ${_shown(wallet.held_nanos)})."
     )
+
+
+def _shown(nanos: int) -> str:
+    """What is there, rounded downwards."""
+    return format_usd(nanos // _SHOWN_NANOS * _SHOWN_NANOS)

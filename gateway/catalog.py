@@ -78,7 +78,7 @@ class Catalog:
         """The known name that looks most like `name`, for a "did you mean"; None if none is near."""
         if len(name) > NAME_CHARS_MAX:
             return None
-        matches = difflib.get_close_matches(name.removeprefix(PROVIDER_PREFIX).lower(), self._by_name, n=1, cutoff=0.6)
+        matches = difflib.get_close_matches(name.removeprefix(PROVIDER_PREFIX).lower(), self._by_name, n=1, cutoff=0.8)
         return matches[0] if matches else None
 
 

@@ -82,8 +82,7 @@ class Router:
         earlier = self._conversations.get((model_id, conversation))
         if earlier is not None and earlier.upstream == deployment.upstream and earlier.warm_until_ms > now_ms:
             # A side request (a title, a search) takes nothing away from what the conversation's main one left in the cache.
-            if earlier.cached_tokens > cached_tokens:
-                cached_tokens, warm_until_ms = earlier.cached_tokens, earlier.warm_until_ms
+            cached_tokens, warm_until_ms = max((earlier.cached_tokens, earlier.warm_until_ms), (cached_tokens, warm_until_ms))
         self._conversations[model_id, conversation] = _Conversation(
             deployment.upstream, now_ms + BINDING_MS, cached_tokens, warm_until_ms
         )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.book import DRY_MS, BalanceHeld, BalanceTooLow, Book, Wallet
+from gateway.book import DRY_MS, BalanceHeld, BalanceTooLow, Book, RanDry, Wallet
 from gateway.errors import HouseError, LedgerError
 from gateway.money import NANOS_MAX
 from gateway.money import parse_usd as usd
@@ -148,7 +148,7 @@ def test_a_conversation_that_ran_dry_is_refused_for_a_minute_or_until_a_deposit(
     book.mark_dry(7, "talk", 1_000)
     book.mark_dry(7, "", 1_000)
     for now_ms in (1_000, 1_000 + DRY_MS - 1):
-        with pytest.raises(BalanceTooLow):
+        with pytest.raises(RanDry):
             book.admit(1, 7, 1, 1, conversation="talk", now_ms=now_ms)
     book.admit(1, 7, 1, 1, conversation="another", now_ms=1_000)
     book.admit(2, 7, 1, 1, now_ms=1_000)

@@ -21,6 +21,7 @@ from gateway.api.sink import HttpSink
 from gateway.errors import ClientError, GatewayError, HouseError
 from gateway.house import House
 from gateway.proxy.walk import Inbound
+from gateway.upstreams.base import Headers
 from gateway.wire.anthropic import render_error
 
 logger = logging.getLogger(__name__)
@@ -48,16 +49,18 @@ def framed(method: str, endpoint: str, handler: Handler) -> Callable[[web.Reques
         except GatewayError as error:
             inbound.record.error = error.code
             if sink.response is None:
-                await refuse(sink, error, inbound.text_id)
+                # RFC 9110 §15.5.6: whoever is told that the method is wrong is told which is right.
+                allow = [("allow", "GET, HEAD" if method == "GET" else method)] if error.code == "method_not_allowed" else []
+                await refuse(sink, error, inbound.text_id, allow)
             else:
-                sink.cut()  # what began must not look complete
+                await sink.cut()  # what began must not look complete
         except Exception:
             logger.exception("%s failed", inbound.text_id)
             inbound.record.error = "internal"
             if sink.response is None:
                 await refuse(sink, HouseError("internal", "Internal error."), inbound.text_id)
             else:
-                sink.cut()
+                await sink.cut()
         finally:
             walk.tasks.discard(task)
             if isinstance(request.protocol, GuardedProtocol):
@@ -71,9 +74,9 @@ def framed(method: str, endpoint: str, handler: Handler) -> Callable[[web.Reques
     return handle
 
 
-async def refuse(sink: HttpSink, error: GatewayError, request_id: str) -> None:
+async def refuse(sink: HttpSink, error: GatewayError, request_id: str, more_headers: Headers = ()) -> None:
     """Render a refusal: status, body, and the headers that tell a client when to come back."""
-    headers = [JSON]
+    headers = [JSON, *more_headers]
     retry_after_s = error.retry_after_s
     if retry_after_s is None and error.status == 502:
         retry_after_s = 1  # kinder than the back-off of a client that is told nothing (PROTOCOL.md, trap 10)

@@ -18,14 +18,17 @@ from gateway.proxy.walk import Record
 
 requests = logging.getLogger("gateway.request")
 
-# Keys of ours and of providers (sk-…), and whatever stands behind "Bearer" or in a credential header's repr.
+# Keys of ours and of providers (sk-…), whatever stands behind "Bearer", and any long run of letters and digits: under another
+# `brand.key_prefix` our own keys are 64 digits behind anything.
 _SECRET = re.compile(
-    r"(?P<start>\b[A-Za-z]{1,8}-[A-Za-z0-9]{2,16}[-_][A-Za-z0-9]{4})[A-Za-z0-9_-]{16,}|(?P<scheme>(?i:bearer)\s+)[^\s'\",]+"
+    r"(?P<start>\b[A-Za-z]{1,8}-[A-Za-z0-9]{2,16}[-_][A-Za-z0-9]{4})[A-Za-z0-9_-]{16,}"
+    r"|(?P<scheme>(?i:bearer)\s+)[^\s'\",]+"
+    r"|(?P<run>[A-Za-z0-9]{4})[A-Za-z0-9]{36,}"
 )
 
 
 def mask(text: str) -> str:
-    return _SECRET.sub(lambda match: (match["start"] or match["scheme"]) + "…", text)
+    return _SECRET.sub(lambda match: (match["start"] or match["scheme"] or match["run"]) + "…", text)
 
 
 class TextFormatter(logging.Formatter):

@@ -69,7 +69,8 @@ def _page(models: list[Model], request: web.Request) -> tuple[list[Model], bool]
 
 
 def _limit(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= LIMIT_MAX:
+    # Short first: int() itself refuses thousands of digits, with another exception.
+    if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= LIMIT_MAX):
         raise ClientError("invalid_request", f"limit must be a whole number from 1 to {LIMIT_MAX}.", param="limit")
     return int(text)
 

@@ -121,7 +121,9 @@ async def read_whole(incoming: Incoming, bytes_max: int, *, idle_s: float, total
                 parts.append(data)
                 size += len(data)
                 if size > bytes_max:
-                    raise UpstreamError("upstream_failed", "the upstream's answer is too large", reason="too_large")
+                    raise UpstreamError(
+                        "upstream_failed", "The provider's answer is larger than this gateway takes.", reason="too_large"
+                    )
     except TimeoutError:
         raise _silent() from None
     return b"".join(parts)
@@ -156,7 +158,7 @@ def judge_refusal(station: Station, incoming: Incoming, body: bytes) -> Refused:
 def check_identity(headers: Headers) -> str:
     """The content type of an answer. Raises UpstreamError for an encoding that we did not ask for."""
     if _is_encoded(headers):
-        raise UpstreamError("upstream_failed", "the upstream's answer is encoded", reason="encoded")
+        raise UpstreamError("upstream_failed", "The provider answered in an encoding that was not asked for.", reason="encoded")
     return next((value.partition(";")[0].strip().lower() for name, value in headers if name == "content-type"), "")
 
 
@@ -249,7 +251,7 @@ async def _first_events(incoming: Incoming, splitter: Splitter) -> list[bytes]:
     while not real:
         data = await incoming.read()
         if not data:
-            raise UpstreamError("upstream_failed", "the upstream ended without an answer", reason="empty")
+            raise UpstreamError("upstream_failed", "The provider ended without an answer.", reason="empty")
         for event in splitter.feed(data):
             kind = classify(event)
             if kind == "error" and not real:

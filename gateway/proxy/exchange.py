@@ -60,7 +60,9 @@ async def _serve(walk: Walk, running: Running, sink: Sink) -> None:
             if relayed.refusal is not None:
                 raise relayed.refusal
         elif isinstance(answer, WholeAnswer):
-            outcome = await _whole_outcome(walk, running, answer)
+            outcome = Outcome(None, None, status=503, reason="unbilled")
+            await await_hold(walk, running)
+            outcome = _whole_outcome(running, answer)
             resolve(walk, running, outcome)
             await _answer_whole(walk, running, answer, sink)
         else:
@@ -97,7 +99,7 @@ async def _dispatch(walk: Walk, running: Running, sink: Sink) -> StreamAnswer | 
             raise
         # Its stream is open already: a failure is told inside, and never looks like a clean end.
         await sink.write(error_event(error, running.inbound.text_id))
-        sink.cut()
+        await sink.cut()
         raise
     finally:
         for task in opening:
@@ -125,12 +127,7 @@ async def _open_silent_stream(walk: Walk, running: Running, sink: Sink) -> None:
     await sink.write(PING)
 
 
-async def _whole_outcome(walk: Walk, running: Running, answer: WholeAnswer) -> Outcome:
-    try:
-        await await_hold(walk, running)
-    except HouseError as error:
-        running.attempts[-1] = replace(running.attempts[-1], reason="unbilled")
-        raise error
+def _whole_outcome(running: Running, answer: WholeAnswer) -> Outcome:
     reading = answer.reading
     flags = usage_flags(answer.deployment.model, reading.model, reading.unknown_fields, reading.malformed)
     if reading.usage is None:

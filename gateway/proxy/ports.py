@@ -56,8 +56,8 @@ class Sink(Protocol):
         """A clean end of a started answer."""
         ...
 
-    def cut(self) -> None:
-        """Send what was written, then close the connection without a proper end, so that nothing looks like a clean one."""
+    async def cut(self) -> None:
+        """Let the client leave with what was written, then close without a proper end, so that nothing looks like a clean one."""
         ...
 
     def abort(self) -> None:

@@ -14,7 +14,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from gateway.book import BalanceTooLow
+from gateway.book import RanDry
 from gateway.errors import GatewayError, HouseError, UpstreamError
 from gateway.estimates import as_asked, covered_output_tokens, running_output_tokens
 from gateway.pricing import cost_nanos
@@ -103,7 +103,7 @@ class StreamRelay:
             try:
                 await self._pass(self._answer.events)
                 await self._relay()
-            except (UpstreamError, BalanceTooLow) as error:
+            except (UpstreamError, RanDry) as error:
                 failure = error
             finally:
                 if not self._meter.ended:
@@ -136,7 +136,7 @@ class StreamRelay:
             self._silent_s += 1
             try:
                 self._keep_hold_above_cost()
-            except BalanceTooLow:
+            except RanDry:
                 self._stop("dry")
         self._visible_bytes_seen = self._meter.visible_bytes
         if now_ms - self._started_ms >= PROGRESS_AFTER_MS:
@@ -173,10 +173,10 @@ class StreamRelay:
             if self._renamed:
                 name = self._running.call.model
                 events = [rename_message_start(event, name) if b"message_start" in event else event for event in events]
-        dry: BalanceTooLow | None = None
+        dry: RanDry | None = None
         try:
             self._keep_hold_above_cost()
-        except BalanceTooLow as error:
+        except RanDry as error:
             dry = error
         # What was made is charged, so it is delivered, also if it was the last the wallet could pay.
         if dry is None or self._running.opened:
@@ -203,7 +203,7 @@ class StreamRelay:
         self._cover(min(limit, rules.output_hold_tokens))
 
     def _keep_hold_above_cost(self) -> None:
-        """Raise the hold by a slice when 80 % of what it covers was made. Raises BalanceTooLow if nothing can be raised."""
+        """Raise the hold by a slice when 80 % of what it covers was made. Raises RanDry if nothing can be raised."""
         meter, rules = self._meter, self._walk.rules
         if not meter.started:
             return
@@ -214,7 +214,7 @@ class StreamRelay:
         before = self._covered_tokens
         self._cover(min(limit, max(before, made) + rules.output_hold_tokens))
         if self._covered_tokens <= before:
-            raise BalanceTooLow(self._cost(made), self._walk.book.wallet(self._running.key.wallet_id))
+            raise RanDry(self._walk.book.wallet(self._running.key.wallet_id))
 
     def _cover(self, output_tokens: int) -> None:
         """Bring the hold to what the reported input and `output_tokens` cost, as far as the wallet allows."""
@@ -262,10 +262,10 @@ class StreamRelay:
             self._writing_since_ms = self._walk.clock.now_ms()
             await self._sink.end()
             return Relayed(self._outcome("reported" if meter.output_reported else "estimated"), None)
-        if isinstance(failure, BalanceTooLow) or self._ending == "dry":
+        if isinstance(failure, RanDry) or self._ending == "dry":
             self._ending = "dry"
             wallet = self._walk.book.wallet(running.key.wallet_id)
-            failure = failure if isinstance(failure, BalanceTooLow) else BalanceTooLow(self._cost(self._covered_tokens), wallet)
+            failure = RanDry(wallet)
             self._walk.book.mark_dry(wallet.id, running.conversation, self._walk.clock.now_ms())
         source, told = _ENDINGS.get(self._ending, ("partial", None))
         if told is None and self._ending != "gone":
@@ -275,7 +275,7 @@ class StreamRelay:
             return Relayed(self._outcome(source, told.status), told)
         if told is not None and not meter.errored:
             await self._write(error_event(told, running.inbound.text_id))
-        self._sink.cut()
+        await self._sink.cut()
         return Relayed(self._outcome(source), None)
 
     def _outcome(self, source: Source, status: int = 200) -> Outcome:

