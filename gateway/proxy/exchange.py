@@ -59,6 +59,10 @@ async def _serve(walk: Walk, running: Running, sink: Sink) -> None:
             outcome = relayed.outcome
             if relayed.refusal is not None:
                 raise relayed.refusal
+            if relayed.broken:
+                # The books first: cutting gives the client a moment to leave by itself.
+                resolve(walk, running, outcome)
+                await sink.cut()
         elif isinstance(answer, WholeAnswer):
             outcome = Outcome(None, None, status=503, reason="unbilled")
             await await_hold(walk, running)

@@ -61,10 +61,11 @@ _ENDINGS: dict[Ending, tuple[Source, GatewayError | None]] = {
 
 @dataclass(frozen=True, slots=True)
 class Relayed:
-    """What a stream came to, and the refusal to answer with if its client has not had a byte yet."""
+    """What a stream came to: `refusal` is still to be answered (its client has had no byte), `broken` still to be cut."""
 
     outcome: Outcome
-    refusal: GatewayError | None
+    refusal: GatewayError | None = None
+    broken: bool = False
 
 
 class StreamRelay:
@@ -261,7 +262,7 @@ class StreamRelay:
         if meter.ended:
             self._writing_since_ms = self._walk.clock.now_ms()
             await self._sink.end()
-            return Relayed(self._outcome("reported" if meter.output_reported else "estimated"), None)
+            return Relayed(self._outcome("reported" if meter.output_reported else "estimated"))
         if isinstance(failure, RanDry) or self._ending == "dry":
             self._ending = "dry"
             wallet = self._walk.book.wallet(running.key.wallet_id)
@@ -275,8 +276,7 @@ class StreamRelay:
             return Relayed(self._outcome(source, told.status), told)
         if told is not None and not meter.errored:
             await self._write(error_event(told, running.inbound.text_id))
-        await self._sink.cut()
-        return Relayed(self._outcome(source), None)
+        return Relayed(self._outcome(source), broken=True)
 
     def _outcome(self, source: Source, status: int = 200) -> Outcome:
         meter, deployment = self._meter, self._answer.deployment
