@@ -2,9 +2,10 @@
 
     eligible = serves the model, and was not tried in this request
 
-A conversation is bound, model by model (as prompt caches are), to the deployment that served it, softly and for a sliding hour, so
-that the provider's prompt cache stays warm; a failure drops the binding, so that it moves once and not back and forth. Among equals a rendezvous hash of the
-conversation decides: the same choice on every start, spread by weight. Pure; state in memory; time is handed in.
+A conversation is bound, model by model (as prompt caches are), to the deployment that served it, softly and for a sliding
+hour, so that the provider's prompt cache stays warm; a failure drops the binding, so that it moves once and not back and
+forth. Among equals a rendezvous hash of the conversation decides: the same choice on every start, spread by weight. Pure;
+state in memory; time is handed in.
 """
 
 from __future__ import annotations

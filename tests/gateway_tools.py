@@ -5,14 +5,16 @@
         answer = await gateway.ask(alice)
         assert answer.status == 200
 
-Leaving the block drains the house; `assert_settled` (the audit, no open hold, book = database, and the upstream's journal = the
-usage rows) ends every test that moves money.
+Leaving the block drains the house; `assert_settled` (the audit, no open hold, book = database) ends every test that
+moves money.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ import aiohttp
 
 from gateway.access import Key, hash_secret, hint_of, make_secret
 from gateway.api.server import serving
+from gateway.chores import watch_streams
 from gateway.config import parse
 from gateway.house import House, open_house
 from gateway.money import parse_usd
@@ -32,15 +35,19 @@ from gateway.storage.ledger import LedgerWriter
 from gateway.storage.users import insert_user
 from tests.ledger_tools import assert_books_balance
 from tests.upstream import ScriptedUpstream
+from tests.upstreams.scripts import LEAKY
 
 MODEL = "claude-sonnet-5-5"
 
 
 @dataclass
 class Answer:
+    """`cut`: the body broke off, without the proper end that its framing announced; `body` is what came before."""
+
     status: int
     headers: dict[str, str]
     body: bytes
+    cut: bool = False
 
     @property
     def json(self) -> Any:
@@ -59,6 +66,20 @@ class Answer:
     @property
     def error(self) -> dict[str, Any]:
         return self.json["error"]
+
+    @property
+    def request_id(self) -> str:
+        return self.headers["request-id"]
+
+    def assert_clean(self) -> None:
+        """Both request ids, and nothing of an upstream's own."""
+        assert self.headers["x-request-id"] == self.headers["request-id"]
+        assert self.headers["request-id"].startswith("req_") and "upstream" not in self.headers["request-id"]
+        assert self.headers["server"] == "pagegrid"
+        whole = repr(self.headers).lower()
+        assert "leak" not in whole
+        assert not {name for name, _ in LEAKY if name != "server"} & self.headers.keys()
+        assert "upstream-secret" not in whole and b"upstream-secret" not in self.body
 
 
 @dataclass
@@ -138,11 +159,15 @@ class Gateway:
 
     async def request(self, method: str, path: str, **options: Any) -> Answer:
         async with self.session.request(method, self.url + path, allow_redirects=False, **options) as response:
+            parts: list[bytes] = []
+            cut = False
             try:
-                body = await response.read()
-            except aiohttp.ClientPayloadError:
-                body = b""
-            return Answer(response.status, {name.lower(): value for name, value in response.headers.items()}, body)
+                while part := await response.content.readany():
+                    parts.append(part)
+            except (aiohttp.ClientError, ConnectionError):
+                cut = True
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return Answer(response.status, headers, b"".join(parts), cut)
 
     def balance(self, user: User) -> int:
         return self.house.walk.book.wallet(user.key.wallet_id).balance_nanos
@@ -155,36 +180,90 @@ class Gateway:
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
+    async def attempts(self) -> list[tuple[str, int | None, str]]:
+        """(upstream, status, reason) of every attempt, in order."""
+        return await self.table("select upstream, status, reason from attempts order by request_id, number")
+
+    async def void_reasons(self) -> list[str]:
+        return [reason for (reason,) in await self.table("select reason from holds where state = 'void' order by id")]
+
+    async def deposit(self, user: User, amount: str, reference: str) -> None:
+        desk, nanos, at_ms = self.house.desk, parse_usd(amount), self.house.desk.clock.at_ms()
+        await desk.writer.run(lambda ledger: wallets.deposit(ledger, user.key.wallet_id, nanos, reference, "", at_ms))
+        desk.book.deposit(user.key.wallet_id, nanos)
+
+    @asynccontextmanager
+    async def writer_held_back(self) -> AsyncIterator[None]:
+        """Nothing reaches the disk inside the block."""
+        gate, entered = threading.Event(), threading.Event()
+
+        def wait(ledger: LedgerWriter) -> None:
+            entered.set()
+            assert gate.wait(30)
+
+        job = asyncio.ensure_future(self.house.writer.run(wait))
+        await until(entered.is_set)
+        try:
+            yield
+        finally:
+            gate.set()
+            await job
+
     async def table(self, sql: str) -> list[Any]:
         await self.house.writer.run(lambda ledger: None)
         with closing(open_reader(self.house.database)) as conn:
             return conn.execute(sql).fetchall()
 
     async def assert_settled(self) -> None:
-        """Nothing runs, nothing is held, the audit is clean, and the book is the database."""
-        assert not self.house.walk.running
+        """Nothing runs (any more: what is just ending may end), nothing is held, the audit is clean, the book is the database."""
+        await until(lambda: not self.house.walk.running)
+        assert (self.house.walk.door.in_flight, self.house.walk.door.body_bytes) == (0, 0)
         await self.house.writer.run(lambda ledger: None)
         assert_books_balance(self.house.database, self.house.walk.book)
 
 
+async def until(test: Callable[[], bool], limit_s: float = 10) -> None:
+    """Wait for something that is about to happen."""
+    async with asyncio.timeout(limit_s):
+        while not test():
+            await asyncio.sleep(0.005)
+
+
 def settings_text(*upstream_urls: str, more: str = "") -> str:
     upstreams = "".join(
-        f'[[upstreams]]\nname = "up{number}"\nkind = "anthropic"\nbase_url = "{url}"\napi_key = "upstream-secret-{number}"\npriority = {number}\n'
+        f'[[upstreams]]\nname = "up{number}"\nkind = "anthropic"\nbase_url = "{url}"\n'
+        f'api_key = "upstream-secret-{number}"\npriority = {number}\n'
         for number, url in enumerate(upstream_urls, 1)
     )
     return more + "\n" + upstreams
 
 
 @asynccontextmanager
-async def open_gateway(data_dir: Path, *upstream_urls: str, more: str = "", clock: Any = None) -> AsyncIterator[Gateway]:
-    """A gateway before the given upstreams, in order of priority; `more` is TOML put before them."""
+async def open_gateway(
+    data_dir: Path, *upstream_urls: str, more: str = "", clock: Any = None, tick_s: float = 0
+) -> AsyncIterator[Gateway]:
+    """A gateway before the given upstreams, in order of priority; `more` is TOML put before them.
+
+    With `tick_s` its streams are looked at that often, beside the house's own once a second.
+    """
     settings = parse(settings_text(*upstream_urls, more=more), str(data_dir / "pagegrid.toml"), {})
     async with (
         open_house(settings, data_dir / "data", clock) as house,
         serving(house, "127.0.0.1", 0) as port,
         aiohttp.ClientSession(auto_decompress=False) as session,
     ):
-        yield Gateway(house, f"http://127.0.0.1:{port}", session)
+        ticking = asyncio.ensure_future(_tick(house, tick_s)) if tick_s else None
+        try:
+            yield Gateway(house, f"http://127.0.0.1:{port}", session)
+        finally:
+            if ticking is not None:
+                ticking.cancel()
 
 
-__all__ = ["MODEL", "Answer", "Gateway", "ScriptedUpstream", "User", "open_gateway", "settings_text"]
+async def _tick(house: House, every_s: float) -> None:
+    while True:
+        await asyncio.sleep(every_s)
+        watch_streams(house.walk)
+
+
+__all__ = ["MODEL", "Answer", "Gateway", "ScriptedUpstream", "User", "open_gateway", "settings_text", "until"]

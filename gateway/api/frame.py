@@ -20,6 +20,7 @@ from gateway.api.guard import SERVER_NAME, GuardedProtocol, read_body
 from gateway.api.sink import HttpSink
 from gateway.errors import ClientError, GatewayError, HouseError
 from gateway.house import House
+from gateway.ids import render_id
 from gateway.proxy.walk import Inbound
 from gateway.upstreams.base import Headers
 from gateway.wire.anthropic import render_error
@@ -98,8 +99,10 @@ def plain_headers(response: web.StreamResponse) -> None:
 def _inbound(house: House, request: web.Request) -> Inbound:
     walk = house.walk
     headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in request.raw_headers)
+    request_id = walk.ids.next(walk.clock.at_ms())
     return Inbound(
-        request_id=walk.ids.next(walk.clock.at_ms()),
+        request_id=request_id,
+        text_id=render_id(request_id),
         headers=headers,
         query=request.rel_url.raw_query_string,
         address=client_address(house, request, headers),

@@ -25,9 +25,13 @@ _SECRET = re.compile(
     r"|(?P<scheme>(?i:bearer)\s+)[^\s'\",]+"
     r"|(?P<run>[A-Za-z0-9]{4})[A-Za-z0-9]{36,}"
 )
+# What any of the three needs: most lines have neither, and this scan costs a tenth of the other.
+_SUSPICIOUS = re.compile(r"[A-Za-z0-9_-]{24}|[Bb][Ee][Aa][Rr][Ee][Rr]\s")
 
 
 def mask(text: str) -> str:
+    if _SUSPICIOUS.search(text) is None:
+        return text
     return _SECRET.sub(lambda match: (match["start"] or match["scheme"] or match["run"]) + "…", text)
 
 

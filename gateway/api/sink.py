@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import asyncio
 from collections.abc import Callable
 
 from aiohttp import web
@@ -11,15 +10,17 @@ from aiohttp import web
 from gateway.api.guard import GuardedProtocol
 from gateway.upstreams.base import Headers
 
-
-# What was written before a cut gets this long to be read; a client that stopped reading would keep its connection for ever.
-CUT_WITHIN_S = 5
-
-CUT_WITHIN_S = 1
+# A cut lets the client leave by itself for so long, and then read what was written for so long: one that stopped reading would
+# keep its connection for ever.
+LEAVE_WITHIN_S = 1
+READ_WITHIN_S = 5
+# An answer with a length must be taken within this time, and a second more for each 64 kB.
+ANSWER_S = 30
+ANSWER_BYTES_PER_S = 65_536
 
 
 class HttpSink:
-    """Holds the answer for the handler to return (`response`), or has sent it already."""
+    """Sends the answer; the handler returns it (`response`) all the same, as aiohttp wants it."""
 
     def __init__(self, request: web.Request, request_id: str) -> None:
         self._request = request
@@ -40,6 +41,15 @@ class HttpSink:
         response = web.Response(status=status, body=body)
         self._add_headers(response, headers)
         self.response = response
+        try:
+            # Left to aiohttp, a client that does not read would keep it in memory for ever.
+            async with asyncio.timeout(ANSWER_S + len(body) / ANSWER_BYTES_PER_S):
+                await response.prepare(self._request)
+                await response.write_eof()
+        except TimeoutError:
+            self.abort()
+        except ConnectionError:
+            self._gone = True
 
     async def start(self, status: int, headers: Headers) -> None:
         response = web.StreamResponse(status=status)
@@ -76,7 +86,7 @@ class HttpSink:
         left = asyncio.Event()
         self.on_gone(left.set)
         try:
-            async with asyncio.timeout(CUT_WITHIN_S):
+            async with asyncio.timeout(LEAVE_WITHIN_S):
                 await left.wait()
         except TimeoutError:
             pass
@@ -85,7 +95,7 @@ class HttpSink:
         transport = self._request.transport
         if transport is not None and not transport.is_closing():
             transport.close()
-            asyncio.get_running_loop().call_later(CUT_WITHIN_S, transport.abort)
+            asyncio.get_running_loop().call_later(READ_WITHIN_S, transport.abort)
 
     def abort(self) -> None:
         self._gone = True

@@ -263,10 +263,9 @@ async def _first_events(incoming: Incoming, splitter: Splitter) -> list[bytes]:
 
 def _to_tell(earlier: UpstreamError, latest: UpstreamError) -> UpstreamError:
     """Of two failures the one that the client hears of: the latest, but of two limits the one that ends sooner."""
-    if earlier.code == latest.code == "rate_limited" and earlier.retry_after_s is not None:
-        if latest.retry_after_s is None or earlier.retry_after_s < latest.retry_after_s:
-            return earlier
-    return latest
+    if not earlier.code == latest.code == "rate_limited" or earlier.retry_after_s is None:
+        return latest
+    return earlier if latest.retry_after_s is None or earlier.retry_after_s < latest.retry_after_s else latest
 
 
 def _is_encoded(headers: Headers) -> bool:

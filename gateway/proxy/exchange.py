@@ -85,16 +85,17 @@ async def _serve(walk: Walk, running: Running, sink: Sink) -> None:
 
 
 async def _dispatch(walk: Walk, running: Running, sink: Sink) -> StreamAnswer | WholeAnswer | VerbatimAnswer:
-    """Dispatch, given up when a streaming client leaves. (A call that is not streamed is awaited to its end: it is billed.)"""
+    """Dispatch, given up when a streaming client leaves. A call that is not streamed is awaited to its end: it is billed."""
     opening: list[asyncio.Task[None]] = []
 
     def on_silence() -> None:
         opening.append(walk.spawn(_open_silent_stream(walk, running, sink)))
 
+    if not running.call.stream:
+        return await dispatch(walk, running, on_silence)
     try:
         async with asyncio.timeout(None) as patience:
-            if running.call.stream:
-                sink.on_gone(functools.partial(_lose_patience, walk, running, patience))
+            sink.on_gone(functools.partial(_lose_patience, walk, running, patience))
             answer = await dispatch(walk, running, on_silence)
     except TimeoutError:
         raise UpstreamError("upstream_failed", "the client left", reason="client_gone", retryable=False) from None

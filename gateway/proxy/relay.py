@@ -231,7 +231,7 @@ class StreamRelay:
         return cost_nanos(self._price, dataclasses.replace(self._usage(), output_tokens=output_tokens))
 
     def _usage(self) -> Usage:
-        """What the hold must pay for beside the output: as reported, and as estimated where the stream says nothing of its input."""
+        """What the hold must pay for beside the output: as reported, or as estimated where the stream names no input."""
         usage = as_asked(self._meter.usage, self._running.call)
         if not usage.prompt_tokens:
             usage = dataclasses.replace(usage, input_tokens=self._running.input_estimate)

@@ -16,7 +16,7 @@ from gateway.book import Book, Hold
 from gateway.catalog import Catalog, Model
 from gateway.clock import Clock
 from gateway.errors import HouseError
-from gateway.ids import IdSource, render_id
+from gateway.ids import IdSource
 from gateway.limits import RateLimits
 from gateway.proxy.ports import Store, Transport
 from gateway.router import Deployment, Router
@@ -76,6 +76,7 @@ class Inbound:
     """A client's request whose body is still unread. `headers` have lower-case names, in order; `query` has no "?"."""
 
     request_id: int
+    text_id: str
     headers: Headers
     query: str
     address: str
@@ -83,10 +84,6 @@ class Inbound:
     read_body: Callable[[int], Awaitable[bytes]]
     received_ms: int
     record: Record = field(default_factory=Record)
-
-    @property
-    def text_id(self) -> str:
-        return render_id(self.request_id)
 
     def header(self, name: str) -> str:
         """The first value of a header, "" if it is not there."""
