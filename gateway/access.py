@@ -95,14 +95,16 @@ class KeyRing:
         if len(ours) > 1:
             raise unauthenticated("Two different keys were sent; send one, in x-api-key or as Authorization: Bearer.")
         if not ours:
-            raise unauthenticated(_why_none(list(_credentials(headers)), prefix))
+            raise unauthenticated(_why_none(headers, prefix))
         key = self._by_hash.get(hash_secret(ours[0]))
         if key is None:
-            raise unauthenticated("This key is unknown here, or it was revoked. Create a new one, or ask the operator.")
+            raise unauthenticated(
+                "This key is unknown here: it was revoked, or its user was disabled. Ask the operator for another."
+            )
         dead_at_ms = key.dead_at_ms
         if dead_at_ms is not None and at_ms >= dead_at_ms:
             what = "was revoked" if key.revoked_at_ms == dead_at_ms else "has expired"
-            raise unauthenticated(f"This key {what}. Create a new one, or ask the operator.")
+            raise unauthenticated(f"This key {what}. Ask the operator for another.")
         return key
 
 
@@ -128,7 +130,10 @@ def _credentials(headers: Sequence[tuple[str, str]]) -> Iterable[str]:
             yield value.strip()
 
 
-def _why_none(credentials: list[str], prefix: str) -> str:
+def _why_none(headers: Sequence[tuple[str, str]], prefix: str) -> str:
+    credentials = list(_credentials(headers))
+    if not any(credentials) and any(name == "authorization" for name, _ in headers):
+        return f"Authorization must read: Bearer {prefix}… (or send the key in x-api-key)."
     if not any(credentials):
         return f"No key was sent; send yours ({prefix}…) in x-api-key or as Authorization: Bearer."
     if any(credential.startswith(prefix) for credential in credentials):

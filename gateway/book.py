@@ -112,7 +112,8 @@ class Book:
         self._on_release = on_release
 
     def open_wallet(self, wallet: Wallet) -> None:
-        assert wallet.id not in self._wallets and wallet.held_nanos == 0
+        # Only a wallet that the audit froze may come with money that no request holds.
+        assert wallet.id not in self._wallets and (wallet.held_nanos == 0 or wallet.frozen)
         self._wallets[wallet.id] = wallet
 
     def wallet(self, wallet_id: int) -> Wallet:
@@ -261,10 +262,8 @@ class Book:
 
 
 def frozen_error() -> HouseError:
-    """The wallet met a contradiction in the ledger; only an operator can look at it."""
-    return HouseError(
-        "unavailable", "This wallet is frozen while the operator checks its ledger; nothing was charged.", retry_after_s=5
-    )
+    """By the operator, or because the ledger met a contradiction; either way only the operator can lift it."""
+    return HouseError("unavailable", "This wallet is frozen; nothing was charged. Ask the operator.", should_retry=False)
 
 
 def _funds_text(need_nanos: int, wallet: Wallet) -> str:

@@ -24,6 +24,7 @@ from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
 from gateway.desk.desk import Desk
 from gateway.desk.ledger import ring_findings
+from gateway.errors import HouseError
 from gateway.ids import IdSource
 from gateway.limits import RateLimits
 from gateway.money import ONE
@@ -70,15 +71,7 @@ async def open_house(settings: Settings, data_dir: Path, clock: Clock | None = N
     lock = folder.Lock(data_dir)
     try:
         path = data_dir / database.FILE_NAME
-        conn = database.open_writer(path)
-        try:
-            migrate.migrate(conn, path)
-            boot_id = recovery.start_boot(conn, clock.at_ms(), VERSION)
-            recovery.recover(conn, boot_id, clock.at_ms())
-            _audit_at_start(path)
-        except BaseException:
-            conn.close()
-            raise
+        conn, boot_id = _open_ledger(path, clock)
         async with database.reading(path) as reader:
             house, transports = await _build(settings, data_dir, conn, reader, boot_id, clock)
             chores = start_chores(house.walk, house.desk)
@@ -140,7 +133,9 @@ def _build_stations(settings: Settings) -> tuple[dict[str, Station], list[HttpTr
     for upstream in settings.upstreams:
         kind = KINDS[upstream.kind]
         transport = transports.setdefault(kind.transport, kind.transport())
-        stations[upstream.name] = Station(kind.build(upstream.base_url, upstream.secret.get_secret_value()), transport)
+        stations[upstream.name] = Station(
+            upstream.name, kind.build(upstream.base_url, upstream.secret.get_secret_value()), transport
+        )
     return stations, list(transports.values())
 
 
@@ -186,8 +181,31 @@ def _rules(settings: Settings) -> Rules:
     )
 
 
-def _audit_at_start(path: Path) -> None:
-    """From the last checkpoint: start stays fast. What is broken rings, and the operator decides; money is not guessed at."""
-    with closing(database.open_reader(path)) as conn:
-        report = audit.audit(conn, since_checkpoint=True)
+def _open_ledger(path: Path, clock: Clock) -> tuple[sqlite3.Connection, int]:
+    """The writing connection and the id of this boot, after migration, recovery and an audit. Raises HouseError."""
+    try:
+        conn = database.open_writer(path)
+        try:
+            migrate.migrate(conn, path)
+            boot_id = recovery.start_boot(conn, clock.at_ms(), VERSION)
+            recovery.recover(conn, boot_id, clock.at_ms())
+            _audit_at_start(conn, path)
+        except BaseException:
+            conn.close()
+            raise
+    except sqlite3.Error as error:
+        raise HouseError(
+            "unavailable",
+            f"the database {path} cannot be used ({error}). If it is damaged, restore a copy of the whole data directory; keep "
+            "the damaged one, it may still be readable.",
+        ) from error
+    return conn, boot_id
+
+
+def _audit_at_start(conn: sqlite3.Connection, path: Path) -> None:
+    """From the last checkpoint: start stays fast. A wallet whose books are broken is frozen; money is not guessed at."""
+    with closing(database.open_reader(path)) as reader:
+        report = audit.audit(reader, since_checkpoint=True)
     ring_findings(report)
+    for wallet_id in report.wallets:
+        wallets.set_frozen(conn, wallet_id, True)

@@ -52,7 +52,7 @@ def framed(method: str, endpoint: str, handler: Handler) -> Callable[[web.Reques
             if sink.response is None:
                 # RFC 9110 §15.5.6: whoever is told that the method is wrong is told which is right.
                 allow = [("allow", "GET, HEAD" if method == "GET" else method)] if error.code == "method_not_allowed" else []
-                await refuse(sink, error, inbound.text_id, allow)
+                await refuse(sink, _with_support(house, error), inbound.text_id, allow)
             else:
                 await sink.cut()  # what began must not look complete
         except Exception:
@@ -86,6 +86,14 @@ async def refuse(sink: HttpSink, error: GatewayError, request_id: str, more_head
     if error.should_retry is not None:
         headers.append(("x-should-retry", "true" if error.should_retry else "false"))
     await sink.answer(error.status, headers, render_error(error, request_id))
+
+
+def _with_support(house: House, error: GatewayError) -> GatewayError:
+    """What only the operator can mend says how to reach them."""
+    support = house.settings.brand.support
+    if support and error.code in ("unauthenticated", "balance_too_low", "forbidden", "rate_limited"):
+        error.message = f"{error.message} {support}"
+    return error
 
 
 async def answer_json(sink: HttpSink, value: object, headers: tuple[tuple[str, str], ...] = ()) -> None:

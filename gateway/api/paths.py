@@ -36,4 +36,5 @@ def endpoint_paths(mounts: Sequence[str]) -> Iterator[tuple[Endpoint, str]]:
 
 def is_api_path(path: str, mounts: Sequence[str]) -> bool:
     """Whether an unknown path is answered in JSON: under a version, or under a mount that is not the root."""
-    return any(path.startswith((f"{mount}/v1/", f"{mount}/")) if mount else path.startswith("/v1/") for mount in mounts)
+    path += "/"
+    return any(path.startswith(f"{mount}/" if mount else "/v1/") for mount in mounts)

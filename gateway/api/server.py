@@ -95,7 +95,11 @@ async def _elsewhere(house: House, request: web.Request) -> web.StreamResponse:
 
 
 async def _raise_not_found(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
-    raise ClientError("not_found", "There is no such endpoint. POST /v1/messages and GET /v1/models are offered.")
+    raise ClientError(
+        "not_found",
+        "There is no such endpoint. Offered are POST /v1/messages and /v1/messages/count_tokens, GET /v1/models, /v1/models/ID, "
+        "/v1/key, /v1/credits and /v1/usage/ID.",
+    )
 
 
 async def _not_found_json(request: web.Request) -> web.StreamResponse:

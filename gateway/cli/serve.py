@@ -17,7 +17,7 @@ from gateway.api.door import serve_door
 from gateway.api.server import serving
 from gateway.cli.context import Place, place_options
 from gateway.config import Settings
-from gateway.desk.first_start import Credentials, first_start, reverse_demo_credit
+from gateway.desk.first_start import Credentials, first_start, has_users, reverse_demo_credit
 from gateway.errors import HouseError
 from gateway.house import House, open_house
 from gateway.money import format_usd
@@ -39,7 +39,7 @@ def serve(place: Place, host: str | None, port: int | None) -> None:
         raise click.ClickException("aiohttp's C extension is missing: reinstall it (pip install --force-reinstall aiohttp)")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(_serve(settings, place.data_dir, demo=place.config is None))
+            runner.run(_serve(settings, place.data_dir))
         except Busy:
             raise click.ClickException(
                 f"another pagegrid is running on {place.data_dir}: stop it first, or name another directory with --data-dir"
@@ -48,23 +48,27 @@ def serve(place: Place, host: str | None, port: int | None) -> None:
             raise click.ClickException(error.message) from None
 
 
-async def _serve(settings: Settings, data_dir: Path, *, demo: bool) -> None:
+async def _serve(settings: Settings, data_dir: Path) -> None:
+    demo = all(upstream.kind == "demo" for upstream in settings.upstreams)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         house = await _open_when_free(stack, settings, data_dir)
-        # Before the door opens: a user that is made in this instant would pass for an earlier start's.
-        credentials = await first_start(house.desk, settings.billing.demo_credit_nanos) if demo else None
         reversed_nanos = 0 if demo else await reverse_demo_credit(house.desk)
-        await stack.enter_async_context(serve_door(house.desk, data_dir))
         try:
             async with serving(house, settings.server.host, settings.server.port) as port:
-                url = settings.server.public_url or f"http://{_shown_host(settings.server.host)}:{port}"
-                _greet(settings, url, credentials, reversed_nanos)
+                # The port first: a key that was made for a start that fails would never be shown. The door last: a user that
+                # is made in between would pass for an earlier start's.
+                credentials = await first_start(house.desk, settings.billing.demo_credit_nanos) if demo else None
+                await stack.enter_async_context(serve_door(house.desk, data_dir))
+                _greet(settings, f"http://{_shown_host(settings.server.host)}:{port}", credentials, reversed_nanos)
+                if not await has_users(house.desk):
+                    click.echo(_NO_USERS, err=True)
                 await stop.wait()
-                click.echo("Stopping: running requests may end.", err=True)
+                running = len(house.walk.running)
+                click.echo(f"Stopping: {running} running requests have {settings.timeouts.shutdown_s:g} s to end.", err=True)
         except OSError as error:
             where = f"{settings.server.host}:{settings.server.port}"
             raise HouseError(
@@ -85,7 +89,14 @@ async def _open_when_free(stack: AsyncExitStack, settings: Settings, data_dir: P
             await asyncio.sleep(0.1)
 
 
-def _greet(settings: Settings, url: str, credentials: Credentials | None, reversed_nanos: int) -> None:
+_NO_USERS = """There are no users yet. Make one, with a wallet and a key:
+  pagegrid users create alice
+  pagegrid wallets topup alice 25 --reference invoice-1001
+  pagegrid keys create alice"""
+
+
+def _greet(settings: Settings, local_url: str, credentials: Credentials | None, reversed_nanos: int) -> None:
+    url = settings.server.public_url or local_url
     for warning in settings.warnings:
         click.echo(f"Warning: {warning}", err=True)
     if reversed_nanos:
@@ -96,7 +107,8 @@ def _greet(settings: Settings, url: str, credentials: Credentials | None, revers
         )
     if credentials is not None:
         click.echo(_first_words(settings, url, credentials))
-    click.echo(f"{settings.brand.name} {VERSION} listens on {url}")
+    reached = f", reached at {url}" if url != local_url else ""
+    click.echo(f"{settings.brand.name} {VERSION} listens on {local_url}{reached}")
     sys.stdout.flush()
 
 

@@ -32,9 +32,13 @@ class Credentials:
         return f"Credentials({self.user!r})"
 
 
+async def has_users(desk: Desk) -> bool:
+    return await desk.writer.run(lambda ledger: users.any_user(ledger.conn))
+
+
 async def first_start(desk: Desk, credit_nanos: int) -> Credentials | None:
     """Make what a first start makes; None if there are users already."""
-    if await desk.writer.run(lambda ledger: bool(users.list_users(ledger.conn))):
+    if await has_users(desk):
         return None
     user = await create_user(desk, ACTOR, name=USER, role="admin")
     wallet_id = user["wallet_id"]

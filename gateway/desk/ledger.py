@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from contextlib import closing
 
 from gateway.desk.desk import Desk
 from gateway.metrics import alarm
-from gateway.storage import audit, database
+from gateway.storage import audit, database, wallets
+from gateway.storage.ledger import LedgerWriter
 
 # Between two slices, so that a long audit leaves the disk and the interpreter to the requests.
 PAUSE_S = 0.01
 
 
 async def run_audit(desk: Desk, *, since_checkpoint: bool = False) -> audit.Report:
-    """Audit the running house's ledger; a clean one becomes a checkpoint, a broken one rings."""
+    """Audit the running house's ledger; a clean one becomes a checkpoint, a broken one rings and freezes whom it names."""
 
     def work() -> audit.Report:
         with closing(database.open_reader(desk.database)) as conn:
@@ -26,9 +28,20 @@ async def run_audit(desk: Desk, *, since_checkpoint: bool = False) -> audit.Repo
         at_ms = desk.clock.at_ms()
         await desk.writer.run(lambda ledger: audit.store_checkpoint(ledger.conn, report, at_ms))
     ring_findings(report)
+    for wallet_id in report.wallets & {wallet.id for wallet in desk.book.wallets()}:
+        desk.book.freeze(wallet_id)
+        await desk.writer.run(functools.partial(_freeze, wallet_id))
     return report
+
+
+def _freeze(wallet_id: int, ledger: LedgerWriter) -> None:
+    wallets.set_frozen(ledger.conn, wallet_id, True)
 
 
 def ring_findings(report: audit.Report) -> None:
     for finding in report.findings:
-        alarm("audit", f"invariant broken: {finding.invariant}: {finding.count} rows, such as {finding.rows[:1]}")
+        alarm(
+            "audit",
+            f"invariant broken: {finding.invariant}: {finding.count} rows, such as {finding.rows[:1]}; the wallets concerned are "
+            "frozen. See `pagegrid ledger audit`",
+        )

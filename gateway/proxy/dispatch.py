@@ -133,7 +133,7 @@ def judge_refusal(station: Station, incoming: Incoming, body: bytes) -> Refused:
     """What an answer that is not 2xx means, as the error that the walk raises for it."""
     judgement = station.provider.judge(incoming.status, incoming.headers, body)
     if judgement.alarm:
-        alarm("upstream", f"an upstream answered {incoming.status}: {judgement.reason}")
+        alarm("upstream", f"{station.name} answered {incoming.status}, {judgement.reason}: look at its account and its api_key")
     message = _MESSAGES.get(incoming.status, _FAILED)
     too_long = incoming.status == 429 and (judgement.retry_after_s or 0) > RETRY_AFTER_S_MAX
     if too_long:

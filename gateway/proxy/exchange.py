@@ -67,12 +67,14 @@ async def _serve(walk: Walk, running: Running, sink: Sink) -> None:
             outcome = Outcome(None, None, status=503, reason="unbilled")
             await await_hold(walk, running)
             outcome = _whole_outcome(running, answer)
+            running.inbound.record.first_byte_ms = walk.clock.now_ms() - running.inbound.received_ms
             resolve(walk, running, outcome)
             await _answer_whole(walk, running, answer, sink)
         else:
             outcome = Outcome(None, None, status=answer.status, reason="refused_upstream")
             walk.limits.give_back(running.key.id, walk.clock.now_ms())
-            await _answer_verbatim(answer, sink)
+            resolve(walk, running, outcome)
+            await sink.answer(answer.status, answer.headers, answer.body)
     except GatewayError as error:
         if outcome.reason == "internal":
             outcome = Outcome(None, None, status=error.status, reason=_void_reason(error))
@@ -145,7 +147,6 @@ async def _answer_whole(walk: Walk, running: Running, answer: WholeAnswer, sink:
     body = answer.body
     if answer.deployment.model != running.call.model:
         body = rename_answer_model(body, running.call.model)
-    record.first_byte_ms = walk.clock.now_ms() - running.inbound.received_ms
     balance = walk.book.wallet(running.key.wallet_id).balance_nanos
     headers = [
         *answer.headers,
@@ -153,10 +154,6 @@ async def _answer_whole(walk: Walk, running: Running, answer: WholeAnswer, sink:
         ("x-gateway-balance-micro", str(to_micros(balance))),
     ]
     await sink.answer(answer.status, headers, body)
-
-
-async def _answer_verbatim(answer: VerbatimAnswer, sink: Sink) -> None:
-    await sink.answer(answer.status, answer.headers, answer.body)
 
 
 def _void_reason(error: GatewayError) -> str:

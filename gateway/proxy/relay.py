@@ -270,7 +270,7 @@ class StreamRelay:
             self._walk.book.mark_dry(wallet.id, running.conversation, self._walk.clock.now_ms())
         source, told = _ENDINGS.get(self._ending, ("partial", None))
         if told is None and self._ending != "gone":
-            told = failure or _ended_early()
+            told = failure if isinstance(failure, RanDry) else _ended_early()
         running.inbound.record.error = told.code if told is not None else self._ending
         if told is not None and not running.opened:
             return Relayed(self._outcome(source, told.status), told)
@@ -286,7 +286,7 @@ class StreamRelay:
         if not meter.usage.prompt_tokens and not meter.output_reported and not meter.malformed:
             return estimated_outcome(self._running, deployment, meter.visible_bytes, flags)
         usage = meter.usage if source == "reported" else estimated_usage(meter)
-        return Outcome(deployment, usage, source, flags, status)
+        return Outcome(deployment, usage, source, flags, status, "" if meter.ended else self._ending or "cut")
 
 
 def estimated_outcome(running: Running, deployment: Deployment, output_bytes: int, flags: tuple[str, ...]) -> Outcome:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gateway.metrics import alarm, counters
+from gateway.money import format_usd
 from gateway.pricing import cost_nanos
 from gateway.proxy.walk import USAGE_MISSING, Outcome, Running, Walk
 from gateway.storage.rows import DetailRow, ResolutionRow, Served
@@ -35,11 +36,12 @@ def resolve(walk: Walk, running: Running, outcome: Outcome) -> None:
         served = Served(deployment.upstream, deployment.model, deployment.terms, usage, cost)
         resolution = walk.book.settle(running.hold, cost)
         record.usage, record.cost_nanos, record.source = usage, cost, outcome.source
-        _mark_attempt(running, deployment.upstream, cost_nanos(deployment.list_price, usage))
+        _mark_attempt(running, deployment.upstream, cost_nanos(deployment.list_price, usage), outcome.reason)
         cached = usage.prompt_tokens - usage.input_tokens
         walk.router.served(running.model.id, running.conversation, deployment, cached, running.call.cache, now_ms)
         if resolution.overrun_nanos:
-            alarm("overrun", f"wallet {resolution.wallet_id} could not pay {resolution.overrun_nanos} nanos of a request")
+            owed = format_usd(resolution.overrun_nanos)
+            alarm("overrun", f"the wallet of {running.key.user_name} could not pay ${owed} of {running.inbound.text_id}")
     else:
         resolution = walk.book.void(running.hold)
     counters["requests_settled" if served else "requests_void"] += 1
@@ -62,11 +64,11 @@ def resolve(walk: Walk, running: Running, outcome: Outcome) -> None:
     written.add_done_callback(lambda _: walk.settling.pop(request_id, None))
 
 
-def _mark_attempt(running: Running, upstream: str, cost: int) -> None:
-    """What the provider will bill us for the attempt that served, at list price."""
+def _mark_attempt(running: Running, upstream: str, cost: int, ended: str) -> None:
+    """What the provider will bill us for the attempt that served, at list price, and how it ended if not well."""
     last = running.attempts[-1]
     assert last.upstream == upstream
-    running.attempts[-1] = replace(last, cost_nanos=cost)
+    running.attempts[-1] = replace(last, cost_nanos=cost, reason=ended or last.reason)
 
 
 def _detail(running: Running, status: int, now_ms: int) -> DetailRow:

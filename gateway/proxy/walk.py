@@ -50,8 +50,9 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Station:
-    """An upstream ready to be asked: how to speak to it, and over what."""
+    """An upstream ready to be asked: its name in the configuration, how to speak to it, and over what."""
 
+    name: str
     provider: Provider
     transport: Transport
 
@@ -146,9 +147,15 @@ class Door:
         largest = self._rules.body_bytes_max
         body_bytes = largest if announced_bytes is None else min(announced_bytes, largest)
         if self.in_flight >= self._rules.max_in_flight:
-            raise HouseError("unavailable", "The gateway is at its limit of running requests.", retry_after_s=1)
+            raise HouseError(
+                "unavailable",
+                f"The gateway is at its limit of {self._rules.max_in_flight} running requests; try again in a second.",
+                retry_after_s=1,
+            )
         if self.body_bytes + body_bytes > self._rules.body_bytes_total_max:
-            raise HouseError("unavailable", "The gateway is at its limit of request bodies in memory.", retry_after_s=1)
+            raise HouseError(
+                "unavailable", "The gateway is at its limit of request bodies in memory; try again in a second.", retry_after_s=1
+            )
         self.in_flight += 1
         self.body_bytes += body_bytes
         return body_bytes

@@ -44,6 +44,12 @@ class Report:
     unknown_holds: int
 
     @property
+    def wallets(self) -> set[int]:
+        """Ids of the accounts that the findings name; what is no wallet among them cannot be frozen and need not be."""
+        named = {row.get(column) for finding in self.findings for row in finding.rows for column in ("account_id", "wallet_id")}
+        return {account_id for account_id in named if isinstance(account_id, int)}
+
+    @property
     def clean(self) -> bool:
         return not self.findings
 

@@ -20,6 +20,10 @@ FILE_NAME = "pagegrid.db"
 def open_writer(path: Path) -> sqlite3.Connection:
     """The writing connection, in autocommit (transactions are begun by hand). Use it in one thread at a time."""
     path.touch(mode=0o600)
+    for suffix in ("", "-wal", "-shm"):
+        file = path.with_name(path.name + suffix)
+        if file.exists():
+            file.chmod(0o600)
     conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
     conn.execute("pragma journal_mode = wal")
     # FULL: in WAL mode NORMAL may lose the last commits in a power cut (seen: up to 1,000); an acknowledged settle is a promise.

@@ -17,6 +17,10 @@ def insert_user(conn: sqlite3.Connection, name: str, email: str | None, role: st
     )
 
 
+def any_user(conn: sqlite3.Connection) -> bool:
+    return conn.execute("select 1 from users limit 1").fetchone() is not None
+
+
 def find_user(conn: sqlite3.Connection, name: str) -> dict[str, Any] | None:
     row = conn.execute(f"{_SELECT} where name = ?", (name,)).fetchone()
     return None if row is None else _user(row)

@@ -49,7 +49,7 @@ class AnthropicProvider:
         if not any(name == "anthropic-version" for name, _ in forwarded):
             forwarded.append(("anthropic-version", VERSION_DEFAULT))
         forwarded += [
-            ("content-type", _checked("content-type", _first(headers, "content-type", "application/json"))),
+            ("content-type", _checked("content-type", _content_type(headers))),
             ("accept", _checked("accept", _first(headers, "accept", "application/json"))),
             # Identity: bytes are relayed as they come, and metered in passing.
             ("accept-encoding", "identity"),
@@ -108,6 +108,12 @@ def _parse_base_url(base_url: str) -> str:
 
 def _first(headers: Headers, name: str, default: str) -> str:
     return next((value for header, value in headers if header == name), default)
+
+
+def _content_type(headers: Headers) -> str:
+    """The client's own; curl calls a body that names no type a form, and what comes here is known to be JSON."""
+    named = _first(headers, "content-type", "application/json")
+    return named if "json" in named.lower() else "application/json"
 
 
 def _checked(name: str, value: str) -> str:

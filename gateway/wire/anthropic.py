@@ -94,6 +94,8 @@ def parse_call(body: bytes, *, default_max_tokens: int = 0, operation: Operation
 
     With `default_max_tokens` > 0 a missing `max_tokens` is spliced into `Call.body`; count_tokens has none and gets none.
     """
+    if not body:
+        raise ClientError("invalid_request", "The body is empty; send a JSON object.")
     fields = _read_top(body)
     _reject_depth(body)
     model = _read_model(fields)

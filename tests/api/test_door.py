@@ -243,7 +243,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body(tmp_path: Path, ca
 # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 MALFORMED: list[tuple[bytes, str]] = [
-    (b"", "not valid JSON"),
+    (b"", "empty"),
     (b"{", "not valid JSON"),
     (b"[]", "must be a JSON object"),
     (b'{"max_tokens":1,"messages":[]}', "model is required"),

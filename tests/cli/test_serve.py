@@ -6,15 +6,18 @@ import json
 import re
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.ledger_tools import assert_books_balance
 
@@ -137,3 +140,50 @@ def test_a_stream_that_runs_at_sigterm_comes_to_its_end(tmp_path: Path) -> None:
         assert b"message_stop" in answer.read()
         assert server.process.wait(timeout=20) == 0
     assert_books_balance(tmp_path / "data" / "pagegrid.db")
+
+
+def test_a_first_start_that_cannot_listen_makes_nothing_that_would_be_lost(tmp_path: Path) -> None:
+    """The key is shown once: it may not be made before the port is ours."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert run(tmp_path, "serve", "--port", str(taken.getsockname()[1])).returncode == 1
+    with serving(tmp_path) as server:
+        with server.ask(server.secret) as answer:
+            assert answer.status == 200
+        server.stop()
+
+
+def test_a_configuration_that_names_only_the_demo_is_still_a_first_start(tmp_path: Path) -> None:
+    config = tmp_path / "pagegrid.toml"
+    config.write_text('[billing]\ndemo_credit = "3"\n[[upstreams]]\nname = "demo"\nkind = "demo"\n')
+    with serving(tmp_path) as server:
+        assert "$3.00" in server.greeting and SECRET.search(server.greeting)
+        server.stop()
+
+
+def test_a_start_without_users_says_how_to_make_one(tmp_path: Path) -> None:
+    (tmp_path / "pagegrid.toml").write_text('[[upstreams]]\nname = "main"\nkind = "anthropic"\napi_key = "x"\n')
+    with serving(tmp_path) as server:
+        assert "pagegrid users create" in server.stop()[1]
+
+
+@pytest.mark.parametrize("column", ["balance_nanos", "held_nanos"])
+def test_a_wallet_whose_books_were_tampered_with_is_frozen_at_the_next_start(tmp_path: Path, column: str) -> None:
+    with serving(tmp_path) as server:
+        secret = server.secret
+        server.stop()
+    with closing(sqlite3.connect(tmp_path / "data" / "pagegrid.db")) as conn:
+        conn.execute(f"update accounts set {column} = {column} + 1000000 where kind = 'wallet'")
+        conn.commit()
+    with serving(tmp_path) as server:
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            server.ask(secret)
+        assert refused.value.code == 503 and "frozen" in refused.value.read().decode()
+        refused.value.close()
+        assert "pagegrid ledger audit" in server.stop()[1]
+
+
+def test_a_damaged_database_is_told_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
+    (tmp_path / "data" / "pagegrid.db").write_bytes(b"no database at all, but long enough to be read as one" * 50)
+    done = run(tmp_path, "serve", "--port", "0")
+    assert done.returncode == 1 and "restore a copy" in done.stderr and "Traceback" not in done.stderr

@@ -102,11 +102,16 @@ def test_nothing_else_of_the_client_is_forwarded() -> None:
 
 
 @pytest.mark.parametrize("value", ["a\r\nx: y", "a\x00", "a\udcff"])
-@pytest.mark.parametrize("name", ["anthropic-beta", "content-type", "accept"])
+@pytest.mark.parametrize("name", ["anthropic-beta", "accept"])
 def test_a_header_that_cannot_stand_in_a_request_is_the_clients_fault(name: str, value: str) -> None:
     with pytest.raises(ClientError, match=name) as caught:
         addressed([(name, value)])
     assert caught.value.code == "invalid_request"
+
+
+@pytest.mark.parametrize("named", ["application/x-www-form-urlencoded", "text/plain", "a\r\nx: y", ""])
+def test_a_body_is_sent_as_the_json_that_it_is(named: str) -> None:
+    assert ("content-type", "application/json") in addressed([("content-type", named)]).headers
 
 
 def test_the_secret_shows_in_no_repr() -> None:
