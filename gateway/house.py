@@ -132,7 +132,9 @@ def _build_stations(settings: Settings) -> tuple[dict[str, Station], list[HttpTr
     stations = {}
     for upstream in settings.upstreams:
         kind = KINDS[upstream.kind]
-        transport = transports.setdefault(kind.transport, kind.transport())
+        if kind.transport not in transports:
+            transports[kind.transport] = kind.transport()
+        transport = transports[kind.transport]
         stations[upstream.name] = Station(
             upstream.name, kind.build(upstream.base_url, upstream.secret.get_secret_value()), transport
         )

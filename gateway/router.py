@@ -1,27 +1,30 @@
 """Which deployment serves a request: bound conversation first, then priority, then weight.
 
-    eligible = serves the model, and was not tried in this request
+    eligible = serves the model · was not tried in this request · does not rest (health.py) · its upstream is not full
 
 A conversation is bound, model by model (as prompt caches are), to the deployment that served it, softly and for a sliding
 hour, so that the provider's prompt cache stays warm; a failure drops the binding, so that it moves once and not back and
-forth. Among equals a rendezvous hash of the conversation decides: the same choice on every start, spread by weight. Pure;
-state in memory; time is handed in.
+forth. Among equals a rendezvous hash of the conversation decides: the same choice on every start, spread by weight. Where all
+of a model's deployments rest, the one that is back first is still asked once a second: we never make an outage of our own.
+Pure; state in memory; time is handed in.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from gateway.health import Cause, Failure, Health, State
 from gateway.pricing import Price
 
 BINDING_MS = 3_600_000
 # How long a provider keeps a prompt cache: 5 minutes, or 1 hour where the request asks for it. It keeps none unasked.
 WARM_MS = {"none": 0, "5m": 300_000, "1h": 3_600_000}
 CONVERSATIONS_MAX = 50_000
+LAST_RESORT_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +48,24 @@ class _Conversation:
     warm_until_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Why no deployment of a model may be asked now, and when one may: `full` if only for its upstream's cap."""
+
+    retry_after_ms: int
+    cause: Cause | None = None
+    reason: str = ""
+    full: bool = False
+
+
 class Router:
-    def __init__(self, deployments: Mapping[str, tuple[Deployment, ...]]) -> None:
-        """`deployments` by public model id; each tuple is not empty."""
+    def __init__(self, deployments: Mapping[str, tuple[Deployment, ...]], caps: Mapping[str, int] | None = None) -> None:
+        """`deployments` by public model id; each tuple is not empty. `caps`: requests at once by upstream, 0 or none = no cap."""
         self._deployments = deployments
+        self._caps = caps or {}
+        self._in_flight: Counter[str] = Counter()
+        self._health = Health()
+        self._last_resort_ms: dict[str, int] = {}
         self._conversations: OrderedDict[tuple[str, str], _Conversation] = OrderedDict()
 
     def deployments(self, model_id: str) -> tuple[Deployment, ...]:
@@ -56,24 +73,49 @@ class Router:
         return self._deployments.get(model_id, ())
 
     def choose(self, model_id: str, conversation: str, tried: Collection[Deployment], now_ms: int) -> Deployment | None:
-        """The next deployment to ask, or None if all were tried."""
-        eligible = [deployment for deployment in self.deployments(model_id) if deployment not in tried]
-        if not eligible:
-            return None
-        bound = self._conversations.get((model_id, conversation))
-        if bound is not None and bound.bound_until_ms > now_ms:
-            for deployment in eligible:
-                if deployment.upstream == bound.upstream:
-                    return deployment
-        if len(eligible) == 1:
-            return eligible[0]
-        return min(eligible, key=lambda deployment: (deployment.priority, -_draw(deployment, conversation)))
+        """The next deployment to ask, or None (see `why_closed`). Whoever gets one reports `left`, and how it went."""
+        eligible = [deployment for deployment in self.deployments(model_id) if self._is_eligible(deployment, tried, now_ms)]
+        chosen = self._pick(eligible, model_id, conversation, now_ms) if eligible else None
+        if chosen is None and not tried:
+            chosen = self._last_resort(model_id, now_ms)
+        if chosen is not None:
+            self._in_flight[chosen.upstream] += 1
+            self._health.asked(chosen.upstream, chosen.model, now_ms)
+        return chosen
 
-    def failed(self, model_id: str, conversation: str, deployment: Deployment) -> None:
-        """The conversation's binding to this upstream is dropped, and with it the cache we counted on."""
+    def why_closed(self, model_id: str, now_ms: int) -> Closed:
+        """Of all deployments of the model the one that may be asked again first."""
+        states = [self._health.state(d.upstream, d.model, now_ms) for d in self.deployments(model_id) if not self._is_full(d)]
+        if not states:
+            return Closed(1_000, full=True)
+        first = min(states, key=lambda state: state.until_ms)
+        return Closed(max(1_000, first.until_ms - now_ms), first.cause, first.reason)
+
+    def answered(self, deployment: Deployment, asked_ms: int) -> None:
+        """It answered what was asked at `asked_ms` as a healthy provider does."""
+        self._health.succeeded(deployment.upstream, deployment.model, asked_ms)
+
+    def failed(
+        self, model_id: str, conversation: str, deployment: Deployment, failure: Failure, now_ms: int
+    ) -> tuple[str, str] | None:
+        """The conversation's binding is dropped, and with it the cache we counted on; returns what rests now, if anything."""
         bound = self._conversations.get((model_id, conversation))
         if bound is not None and bound.upstream == deployment.upstream:
             del self._conversations[model_id, conversation]
+        return self._health.failed(deployment.upstream, deployment.model, failure, now_ms)
+
+    def unreported(self, deployment: Deployment) -> None:
+        """The attempt ended without a verdict: the client left."""
+        self._health.released(deployment.upstream, deployment.model)
+
+    def left(self, deployment: Deployment) -> None:
+        """Nothing of ours runs there any more for this request."""
+        self._in_flight[deployment.upstream] -= 1
+        assert self._in_flight[deployment.upstream] >= 0
+
+    def standing(self, upstream: str, model: str, now_ms: int) -> tuple[State, int]:
+        """How a deployment (with model "" the upstream) stands, and how many requests run at the upstream."""
+        return self._health.state(upstream, model, now_ms), self._in_flight[upstream]
 
     def served(
         self, model_id: str, conversation: str, deployment: Deployment, cached_tokens: int, cache: str, now_ms: int
@@ -98,6 +140,37 @@ class Router:
             return 0
         serves = any(deployment.upstream == bound.upstream for deployment in self.deployments(model_id))
         return bound.cached_tokens if serves else 0
+
+    # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _is_eligible(self, deployment: Deployment, tried: Collection[Deployment], now_ms: int) -> bool:
+        return (
+            deployment not in tried
+            and not self._is_full(deployment)
+            and self._health.may_ask(deployment.upstream, deployment.model, now_ms)
+        )
+
+    def _is_full(self, deployment: Deployment) -> bool:
+        cap = self._caps.get(deployment.upstream, 0)
+        return cap > 0 and self._in_flight[deployment.upstream] >= cap
+
+    def _pick(self, eligible: list[Deployment], model_id: str, conversation: str, now_ms: int) -> Deployment:
+        bound = self._conversations.get((model_id, conversation))
+        if bound is not None and bound.bound_until_ms > now_ms:
+            for deployment in eligible:
+                if deployment.upstream == bound.upstream:
+                    return deployment
+        if len(eligible) == 1:
+            return eligible[0]
+        return min(eligible, key=lambda deployment: (deployment.priority, -_draw(deployment, conversation)))
+
+    def _last_resort(self, model_id: str, now_ms: int) -> Deployment | None:
+        """All rest: the one that is back first is asked all the same, once a second."""
+        resting = [deployment for deployment in self.deployments(model_id) if not self._is_full(deployment)]
+        if not resting or now_ms - self._last_resort_ms.get(model_id, -LAST_RESORT_MS) < LAST_RESORT_MS:
+            return None
+        self._last_resort_ms[model_id] = now_ms
+        return min(resting, key=lambda deployment: self._health.state(deployment.upstream, deployment.model, now_ms).until_ms)
 
 
 def _draw(deployment: Deployment, conversation: str) -> float:

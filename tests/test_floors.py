@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent / "gateway"
 FLOORS: dict[str, int] = {
     **dict.fromkeys(("money", "usage", "clock", "ids", "errors", "metrics", "version"), 0),
     "wire": 1,
-    **dict.fromkeys(("access", "catalog", "pricing", "estimates", "limits", "router", "book", "data"), 2),
+    **dict.fromkeys(("access", "catalog", "pricing", "estimates", "limits", "health", "router", "book", "data"), 2),
     **dict.fromkeys(("storage", "upstreams"), 3),
     **dict.fromkeys(("proxy", "desk"), 4),
     **dict.fromkeys(("config", "chores", "house"), 5),
@@ -27,6 +27,7 @@ NEIGHBOURS = {
     ("catalog", "pricing"),  # a model carries its list price
     ("estimates", "pricing"),  # what may be is priced as what was
     ("router", "pricing"),  # a deployment carries its price
+    ("router", "health"),  # who rests is not asked
     ("house", "config"),  # the hall is built from the settings
     ("house", "chores"),  # and starts what it does by itself
     ("cli", "api"),  # `serve` serves

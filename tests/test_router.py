@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from gateway.health import Cause, Failure
 from gateway.pricing import Price, Rates
-from gateway.router import BINDING_MS, CONVERSATIONS_MAX, Deployment, Router
+from gateway.router import BINDING_MS, CONVERSATIONS_MAX, LAST_RESORT_MS, Closed, Deployment, Router
 
 PRICE = Price("m", Rates(3, 15, 4, 6, 1))
 NOW = 1_000_000
+MISHAP = Failure("failing", "status_500", "k", 1)
 
 
 def deployment(upstream: str, *, priority: int = 0, weight: int = 1, model: str = "m") -> Deployment:
@@ -70,9 +74,9 @@ def test_a_binding_lives_for_a_sliding_hour() -> None:
 def test_a_failure_drops_the_binding_and_the_conversation_stays_where_it_went() -> None:
     router = Router({"m": (A, B)})
     router.served("m", "k", A, 50_000, "5m", NOW)
-    router.failed("m", "k", B)  # not where it is bound: nothing changes
+    router.failed("m", "k", B, MISHAP, NOW)  # not where it is bound: nothing changes
     assert choose(router, "k") == A and router.warm_tokens("m", "k", NOW) == 50_000
-    router.failed("m", "k", A)
+    router.failed("m", "k", A, MISHAP, NOW)
     assert router.warm_tokens("m", "k", NOW) == 0
     router.served("m", "k", B, 0, "5m", NOW)
     # A is well again, and nobody goes back.
@@ -109,7 +113,7 @@ def test_models_of_one_conversation_have_caches_and_bindings_of_their_own() -> N
     router.served("s", "k", small_b, 10, "5m", NOW)
     assert choose(router, "k") == A and choose(router, "k", model="s") == small_b
     assert (router.warm_tokens("m", "k", NOW), router.warm_tokens("s", "k", NOW)) == (90_000, 10)
-    router.failed("s", "k", small_b)
+    router.failed("s", "k", small_b, MISHAP, NOW)
     assert choose(router, "k") == A
 
 
@@ -130,3 +134,73 @@ def test_what_is_remembered_is_bounded_and_the_oldest_goes_first() -> None:
 
 def test_a_model_that_nobody_serves() -> None:
     assert Router({}).choose("m", "k", (), NOW) is None and Router({}).deployments("m") == ()
+
+
+def test_what_rests_is_not_asked_and_comes_back_by_one_probe() -> None:
+    router = Router({"m": (A, C)})
+    router.failed("m", "k", A, Failure("connect", "connect", "k", 1), NOW)
+    assert [choose(router, "k"), choose(router, "j")] == [C, C]
+    later = NOW + 5_000
+    assert [choose(router, "k", now_ms=later), choose(router, "j", now_ms=later)] == [A, C]
+    router.answered(A, later)
+    assert [choose(router, "k", now_ms=later), choose(router, "j", now_ms=later)] == [A, A]
+
+
+def test_the_last_deployment_is_never_closed_but_asked_once_a_second() -> None:
+    router = Router({"m": (A, B)})
+    router.failed("m", "k", A, Failure("limited", "rate_limited", "k", 1, 60_000), NOW)
+    router.failed("m", "k", B, Failure("limited", "rate_limited", "k", 1, 20_000), NOW)
+    assert [choose(router, "k"), choose(router, "k")] == [B, None]
+    assert router.why_closed("m", NOW) == Closed(20_000, "limited", "rate_limited")
+    assert choose(router, "k", now_ms=NOW + LAST_RESORT_MS - 1) is None
+    assert choose(router, "k", now_ms=NOW + LAST_RESORT_MS) == B
+    # Whoever was refused by one is not sent to another that rests.
+    assert choose(router, "k", A, now_ms=NOW + 5 * LAST_RESORT_MS) is None
+
+
+def test_a_full_upstream_is_not_asked_until_somebody_leaves() -> None:
+    router = Router({"m": (A, C)}, {"a": 2, "c": 1})
+    assert [choose(router, str(number)) for number in range(4)] == [A, A, C, None]
+    assert router.why_closed("m", NOW).full
+    router.left(A)
+    assert choose(router, "k") == A
+    assert router.standing("a", "", NOW)[1] == 2
+
+
+CAUSES: tuple[Cause, ...] = ("secret", "credit", "limited", "forbidden", "no_model", "connect", "failing")
+STEPS = st.lists(
+    st.tuples(st.integers(0, 40_000), st.sampled_from(["k", "j", "i"]), st.sampled_from([*CAUSES, "ok", "gone"])), max_size=80
+)
+
+
+@given(STEPS)
+def test_no_ineligible_deployment_is_ever_chosen(steps: list[tuple[int, str, str]]) -> None:
+    """Over random outcomes: only one of the model's, never a tried one, never over the cap, and one that rests only as a probe
+    or as the last resort; a conversation stays while its deployment is healthy."""
+    caps = {"a": 1, "b": 2}
+    router, now_ms = Router({"m": (A, B, C)}, caps), NOW
+    for wait_ms, conversation, outcome in steps:
+        now_ms += wait_ms
+        tried: list[Deployment] = []
+        served = None
+        while (chosen := choose(router, conversation, *tried, now_ms=now_ms)) is not None:
+            assert chosen in (A, B, C) and chosen not in tried
+            state, in_flight = router.standing(chosen.upstream, chosen.model, now_ms)
+            assert in_flight <= caps.get(chosen.upstream, 1)
+            assert state.serving or now_ms >= state.until_ms or not tried
+            tried.append(chosen)
+            router.left(chosen)
+            if outcome == "ok":
+                router.answered(chosen, now_ms)
+                router.served("m", conversation, chosen, 0, "none", now_ms)
+                served = chosen
+                break
+            if outcome == "gone":
+                router.unreported(chosen)
+                break
+            router.failed("m", conversation, chosen, Failure(outcome, outcome, conversation, 1), now_ms)  # type: ignore[arg-type]
+        if served is not None and router.standing(served.upstream, served.model, now_ms)[0].serving:
+            again = choose(router, conversation, now_ms=now_ms)
+            assert again == served
+            router.left(served)
+            router.unreported(served)

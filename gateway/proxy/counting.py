@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from gateway.errors import UpstreamError
 from gateway.proxy.admission import find_model
-from gateway.proxy.dispatch import ERROR_BODY_BYTES_MAX, Refused, check_identity, judge_refusal, read_whole, upstream_body
+from gateway.proxy.attempts import Asker, ask_in_order
+from gateway.proxy.dispatch import ERROR_BODY_BYTES_MAX, check_identity, read_whole, upstream_body
 from gateway.proxy.exchange import authenticate
 from gateway.proxy.ports import Sink
+from gateway.proxy.refusal import Refused, VerbatimAnswer, judge_refusal
 from gateway.proxy.walk import Inbound, Walk
 from gateway.router import Deployment
-from gateway.upstreams.base import Headers
 from gateway.wire.anthropic import parse_call
 from gateway.wire.call import Call
 
 COUNT_S = 30
-ATTEMPTS_MAX = 2
 
 
 async def count_tokens(walk: Walk, inbound: Inbound, sink: Sink) -> None:
@@ -26,27 +25,21 @@ async def count_tokens(walk: Walk, inbound: Inbound, sink: Sink) -> None:
         call = parse_call(await inbound.read_body(walk.rules.body_bytes_max), operation="count_tokens")
         inbound.record.model = call.model
         model = find_model(walk, key, call.model)
-        tried: set[Deployment] = set()
-        while True:
-            deployment = walk.router.choose(model.id, "", tried, walk.clock.now_ms())
-            assert deployment is not None, "find_model found a deployment, and the last failure is raised below"
-            tried.add(deployment)
-            try:
-                status, headers, answer = await _ask(walk, inbound, call, deployment)
-            except UpstreamError as error:
-                last = len(tried) == min(ATTEMPTS_MAX, len(walk.router.deployments(model.id)))
-                if error.retryable and not last:
-                    continue
-                if not isinstance(error, Refused) or error.verbatim is None:
-                    raise
-                status, headers, answer = error.verbatim.status, error.verbatim.headers, error.verbatim.body
-            await sink.answer(status, headers, answer)
-            return
+        # An upstream may lack this endpoint and be healthy, or have it and be overloaded: counting says nothing of its health.
+        asker = Asker(model.id, "", key.id, tells_health=False)
+        try:
+            deployment, answer = await ask_in_order(walk, asker, lambda deployment, _: _ask(walk, inbound, call, deployment))
+            walk.router.left(deployment)
+        except Refused as refused:
+            if refused.verbatim is None:
+                raise
+            answer = refused.verbatim
+        await sink.answer(answer.status, answer.headers, answer.body)
     finally:
         walk.door.leave(body_bytes)
 
 
-async def _ask(walk: Walk, inbound: Inbound, call: Call, deployment: Deployment) -> tuple[int, Headers, bytes]:
+async def _ask(walk: Walk, inbound: Inbound, call: Call, deployment: Deployment) -> VerbatimAnswer:
     station = walk.stations[deployment.upstream]
     inbound.record.upstream = deployment.upstream
     body = upstream_body(deployment, call.model, call.body)
@@ -63,4 +56,4 @@ async def _ask(walk: Walk, inbound: Inbound, call: Call, deployment: Deployment)
     headers = station.provider.response_headers(incoming.headers)
     if station.provider.estimates_tokens:
         headers.append(("x-gateway-estimated", "true"))
-    return incoming.status, headers, answer
+    return VerbatimAnswer(incoming.status, headers, answer)

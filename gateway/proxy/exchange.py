@@ -17,7 +17,7 @@ from gateway.access import Key
 from gateway.errors import GatewayError, HouseError, UpstreamError
 from gateway.money import to_micros
 from gateway.proxy.admission import admit, await_hold, check_accepting, find_model
-from gateway.proxy.dispatch import StreamAnswer, VerbatimAnswer, WholeAnswer, dispatch
+from gateway.proxy.dispatch import Answer, StreamAnswer, WholeAnswer, dispatch
 from gateway.proxy.ports import Sink
 from gateway.proxy.relay import STREAM_HEADERS, StreamRelay, estimated_outcome, usage_flags
 from gateway.proxy.settlement import resolve
@@ -86,7 +86,7 @@ async def _serve(walk: Walk, running: Running, sink: Sink) -> None:
             resolve(walk, running, outcome)
 
 
-async def _dispatch(walk: Walk, running: Running, sink: Sink) -> StreamAnswer | WholeAnswer | VerbatimAnswer:
+async def _dispatch(walk: Walk, running: Running, sink: Sink) -> Answer:
     """Dispatch, given up when a streaming client leaves. A call that is not streamed is awaited to its end: it is billed."""
     opening: list[asyncio.Task[None]] = []
 

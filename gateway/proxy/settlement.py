@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gateway.health import Failure
 from gateway.metrics import alarm, counters
 from gateway.money import format_usd
 from gateway.pricing import cost_nanos
@@ -21,6 +22,8 @@ DETAIL_TEXT_MAX = 128
 def resolve(walk: Walk, running: Running, outcome: Outcome) -> None:
     """Resolve the request's hold, exactly once, whatever became of client and upstream. Never waits, never refuses."""
     del walk.running[running.request_id]
+    if running.at is not None:
+        walk.router.left(running.at)
     if running.acknowledged.done() and running.acknowledged.exception() is not None:
         # The database never took the hold (its wallet is frozen): there is nothing to resolve there.
         walk.book.disown(running.hold)
@@ -37,8 +40,12 @@ def resolve(walk: Walk, running: Running, outcome: Outcome) -> None:
         resolution = walk.book.settle(running.hold, cost)
         record.usage, record.cost_nanos, record.source = usage, cost, outcome.source
         _mark_attempt(running, deployment.upstream, cost_nanos(deployment.list_price, usage), outcome.reason)
-        cached = usage.prompt_tokens - usage.input_tokens
-        walk.router.served(running.model.id, running.conversation, deployment, cached, running.call.cache, now_ms)
+        if outcome.source == "partial":
+            failure = Failure("failing", outcome.reason, running.conversation, running.key.id)
+            walk.router.failed(running.model.id, running.conversation, deployment, failure, now_ms)
+        else:
+            cached = usage.prompt_tokens - usage.input_tokens
+            walk.router.served(running.model.id, running.conversation, deployment, cached, running.call.cache, now_ms)
         if resolution.overrun_nanos:
             owed = format_usd(resolution.overrun_nanos)
             alarm("overrun", f"the wallet of {running.key.user_name} could not pay ${owed} of {running.inbound.text_id}")

@@ -96,6 +96,7 @@ class Running:
     """One admitted request until its hold is resolved.
 
     `acknowledged`: the hold is on disk. `opened`: the client has its first byte, nothing can change any more. `gone`: it left.
+    `at`: whose answer it is being given, until the books are closed.
     """
 
     inbound: Inbound
@@ -110,6 +111,7 @@ class Running:
     input_estimate: int
     attempts: list[AttemptRow] = field(default_factory=list)
     had_progress: bool = False
+    at: Deployment | None = None
     opened: bool = False
     gone: bool = False
 

@@ -158,7 +158,7 @@ async def test_a_bad_key_is_told_at_once(scene: Scene, variable: str) -> None:
     assert mistyped.json["result"] == (
         "Failed to authenticate. API Error: 401 This key is mistyped or cut: its checksum does not match. Copy it again, whole."
     )
-    assert "This key is unknown here, or it was revoked." in unknown.json["result"]
+    assert "This key is unknown here: it was revoked, or its user was disabled." in unknown.json["result"]
     assert max(mistyped.seconds, unknown.seconds) < BAD_KEY_WITHIN_S
     assert [visit.status for visit in scene.asked] == [401, 401]
     assert scene.served == []

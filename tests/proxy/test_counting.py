@@ -13,7 +13,6 @@ from tests.upstream import Script
 from tests.upstreams import scripts
 
 # house.py builds one transport too many for a second upstream of a kind, and drops it unclosed.
-pytestmark = pytest.mark.filterwarnings("ignore:Unclosed client session:ResourceWarning")
 
 PATH = "/v1/messages/count_tokens"
 

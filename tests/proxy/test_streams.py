@@ -18,7 +18,6 @@ from tests.upstreams.replies import Reply
 from tests.upstreams.scripts import CutPoint, CutWay
 
 # house.py builds one transport too many for a second upstream of a kind, and drops it unclosed.
-pytestmark = pytest.mark.filterwarnings("ignore:Unclosed client session:ResourceWarning")
 
 TEN = 10_000_000_000
 IN, OUT = 2_000, 10_000

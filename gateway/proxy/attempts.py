@@ -1,0 +1,100 @@
+"""Who is asked next, and what each answer means for those who are asked after: the one loop over deployments.
+
+At most 3 attempts, none begun later than 150 s after the first. Every attempt is reported to the router: answered, failed with a
+cause, or unreported because the client left.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from gateway.errors import UpstreamError
+from gateway.health import Failure
+from gateway.proxy.refusal import cause_of, judge_closed
+from gateway.proxy.walk import Walk
+from gateway.router import Deployment
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+ATTEMPTS_MAX = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """For whom deployments are asked: the model, whose conversation it is, and whether what comes of it tells their health."""
+
+    model_id: str
+    conversation: str
+    key_id: int
+    tells_health: bool = True
+
+
+async def ask_in_order(
+    walk: Walk,
+    asker: Asker,
+    attempt: Callable[[Deployment, int], Awaitable[T]],
+    may_go_on: Callable[[], bool] = lambda: True,
+) -> tuple[Deployment, T]:
+    """The first answer, and whose it is: its `left` is the caller's to report. Raises the UpstreamError that is to be told.
+
+    `attempt(deployment, number)` raises UpstreamError; after one that is retryable the next deployment is asked, as long as
+    `may_go_on()`.
+    """
+    tried: set[Deployment] = set()
+    failure: UpstreamError | None = None
+    give_up_ms = walk.clock.now_ms() + int(walk.rules.attempts_s * 1000)
+    while len(tried) < ATTEMPTS_MAX and (asked_ms := walk.clock.now_ms()) < give_up_ms:
+        deployment = walk.router.choose(asker.model_id, asker.conversation, tried, asked_ms)
+        if deployment is None:
+            break
+        tried.add(deployment)
+        try:
+            answer = await attempt(deployment, len(tried))
+        except UpstreamError as error:
+            walk.router.left(deployment)
+            _report(walk, asker, deployment, asked_ms, error)
+            failure = error if failure is None else _to_tell(failure, error)
+            if not error.retryable or not may_go_on():
+                break
+        except BaseException:
+            walk.router.left(deployment)
+            walk.router.unreported(deployment)
+            raise
+        else:
+            _report(walk, asker, deployment, asked_ms, None)
+            return deployment, answer
+    if failure is None:
+        failure = judge_closed(walk.router.why_closed(asker.model_id, walk.clock.now_ms()))
+    raise failure
+
+
+def _report(walk: Walk, asker: Asker, deployment: Deployment, asked_ms: int, error: UpstreamError | None) -> None:
+    """Let the router know how it went, and the log if something rests now."""
+    cause = None if error is None else cause_of(error)
+    if not asker.tells_health:
+        walk.router.unreported(deployment)
+        return
+    if error is None or cause is None:
+        walk.router.answered(deployment, asked_ms)
+        return
+    retry_after_ms = error.retry_after_s * 1000 if cause == "limited" and error.retry_after_s is not None else None
+    failure = Failure(cause, error.reason, asker.conversation, asker.key_id, retry_after_ms)
+    now_ms = walk.clock.now_ms()
+    rests = walk.router.failed(asker.model_id, asker.conversation, deployment, failure, now_ms)
+    if rests is not None:
+        upstream, model = rests
+        state, _ = walk.router.standing(upstream, model, now_ms)
+        what = f"{upstream}, {model}" if model else f"{upstream}, all models"
+        logger.warning("%s: rests for %d s (%s)", what, (state.until_ms - now_ms + 999) // 1000, error.reason)
+
+
+def _to_tell(earlier: UpstreamError, latest: UpstreamError) -> UpstreamError:
+    """Of two failures the one that the client hears of: the latest, but of two limits the one that ends sooner."""
+    if not earlier.code == latest.code == "rate_limited" or earlier.retry_after_s is None:
+        return latest
+    return earlier if latest.retry_after_s is None or earlier.retry_after_s < latest.retry_after_s else latest

@@ -1,0 +1,133 @@
+"""What rests, when, for how long, and how it comes back. The table of gateway/health.py, and what must never happen."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.health import PROBE_MS, Cause, Failure, Health
+
+UP, MODEL, OTHER = "main", "claude-sonnet-5-5", "claude-opus-5-5"
+
+
+def failure(cause: Cause, conversation: str = "a", key_id: int = 1, retry_after_ms: int | None = None) -> Failure:
+    return Failure(cause, cause, conversation, key_id, retry_after_ms)
+
+
+@pytest.mark.parametrize(
+    ("cause", "rest_ms", "whole"),
+    [
+        ("secret", 600_000, True),
+        ("credit", 600_000, True),
+        ("connect", 5_000, True),
+        ("limited", 30_000, False),
+        ("forbidden", 30_000, False),
+        ("no_model", 30_000, False),
+    ],
+)
+def test_what_rests_at_once_and_for_how_long(cause: Cause, rest_ms: int, whole: bool) -> None:
+    health = Health()
+    assert health.failed(UP, MODEL, failure(cause), 1000) == (UP, "" if whole else MODEL)
+    assert not health.may_ask(UP, MODEL, 1000 + rest_ms - 1) and health.may_ask(UP, MODEL, 1000 + rest_ms)
+    assert health.may_ask(UP, OTHER, 1001) is not whole
+    assert health.state(UP, MODEL, 1001).reason == cause
+
+
+@pytest.mark.parametrize(("asked_ms", "rest_ms"), [(7_000, 7_000), (0, 1_000), (10**9, 3_600_000)])
+def test_a_limit_rests_as_long_as_the_provider_says_within_reason(asked_ms: int, rest_ms: int) -> None:
+    health = Health()
+    health.failed(UP, MODEL, failure("limited", retry_after_ms=asked_ms), 0)
+    assert health.state(UP, MODEL, 0).until_ms == rest_ms
+
+
+def test_three_failures_of_two_conversations_within_thirty_seconds_are_an_outage() -> None:
+    health = Health()
+    for at_ms, conversation in ((0, "a"), (10_000, "a"), (20_000, "b")):
+        assert health.may_ask(UP, MODEL, at_ms)
+        health.failed(UP, MODEL, failure("failing", conversation), at_ms)
+    assert not health.may_ask(UP, MODEL, 20_001) and health.may_ask(UP, OTHER, 20_001)
+
+
+def test_failures_that_lie_apart_are_none() -> None:
+    health = Health()
+    for number in range(20):
+        health.failed(UP, MODEL, failure("failing", str(number)), number * 20_000)
+        assert health.may_ask(UP, MODEL, number * 20_000)
+
+
+def test_a_few_failures_among_many_answers_are_none() -> None:
+    health = Health()
+    for number in range(20):
+        health.failed(UP, MODEL, failure("failing", str(number)), number)
+        for _ in range(30):
+            health.succeeded(UP, MODEL, number)
+    assert health.may_ask(UP, MODEL, 100)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5_000), st.sampled_from(["failing", "answer"])), max_size=60))
+def test_no_single_conversation_can_cool_what_serves_others(steps: list[tuple[int, str]]) -> None:
+    health, now_ms = Health(), 0
+    for wait_ms, what in steps:
+        now_ms += wait_ms
+        if what == "answer":
+            health.succeeded(UP, MODEL, now_ms)
+        else:
+            health.failed(UP, MODEL, failure("failing", "the same", 7), now_ms)
+        assert health.may_ask(UP, MODEL, now_ms) and health.may_ask(UP, OTHER, now_ms)
+
+
+def test_one_users_forbidden_requests_never_rest_the_upstream_and_those_of_many_do() -> None:
+    health = Health()
+    for number in range(50):
+        assert health.failed(UP, MODEL, failure("forbidden", str(number), key_id=1), number * 31_000) == (UP, MODEL)
+        assert health.may_ask(UP, OTHER, number * 31_000)
+    health = Health()
+    rested = [health.failed(UP, str(number), failure("forbidden", str(number), key_id=number), number) for number in range(5)]
+    assert rested[-1] == (UP, "") and not health.may_ask(UP, OTHER, 5)
+
+
+def test_one_probe_decides_and_each_failure_doubles_the_rest() -> None:
+    health, now_ms, rests = Health(), 0, []
+    health.failed(UP, MODEL, failure("connect"), now_ms)
+    for _ in range(8):
+        until_ms = health.state(UP, MODEL, now_ms).until_ms
+        rests.append(until_ms - now_ms)
+        now_ms = until_ms
+        assert health.may_ask(UP, MODEL, now_ms)
+        health.asked(UP, MODEL, now_ms)
+        assert not health.may_ask(UP, MODEL, now_ms) and not health.may_ask(UP, OTHER, now_ms)
+        health.failed(UP, MODEL, failure("connect"), now_ms)
+    assert rests == [5_000, 10_000, 20_000, 40_000, 80_000, 160_000, 300_000, 300_000]
+    now_ms = health.state(UP, MODEL, now_ms).until_ms
+    health.asked(UP, MODEL, now_ms)
+    health.succeeded(UP, MODEL, now_ms)
+    assert health.state(UP, MODEL, now_ms).serving and health.may_ask(UP, OTHER, now_ms)
+    health.failed(UP, MODEL, failure("connect"), now_ms)
+    assert health.state(UP, MODEL, now_ms).until_ms == now_ms + 5_000
+
+
+def test_an_answer_to_what_was_asked_before_the_rest_does_not_end_it() -> None:
+    health = Health()
+    health.failed(UP, MODEL, failure("limited"), 1_000)
+    health.succeeded(UP, MODEL, asked_ms=500)
+    assert not health.may_ask(UP, MODEL, 2_000)
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_a_probe_that_nobody_reports_on_does_not_close_the_upstream_for_ever(released: bool) -> None:
+    health = Health()
+    health.failed(UP, MODEL, failure("connect"), 0)
+    health.asked(UP, MODEL, 5_000)
+    if released:
+        health.released(UP, MODEL)
+    assert health.may_ask(UP, MODEL, 5_001) is released
+    assert health.may_ask(UP, MODEL, 5_000 + PROBE_MS)
+
+
+def test_a_provider_that_answers_with_a_limit_is_reachable_again() -> None:
+    health = Health()
+    health.failed(UP, MODEL, failure("connect"), 0)
+    health.asked(UP, MODEL, 5_000)
+    health.failed(UP, MODEL, failure("limited"), 5_001)
+    assert health.may_ask(UP, OTHER, 5_002) and not health.may_ask(UP, MODEL, 5_002)
