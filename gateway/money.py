@@ -30,7 +30,9 @@ def parse_usd(text: str) -> int:
     """Nanos of a decimal USD text such as "12.50"; at most 9 decimals, no sign, no exponent. Zero is allowed."""
     match = _PLAIN.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise BadAmount(f"{text!r} is not an amount: write US dollars as plain digits with at most 9 decimals, such as 12.50")
+        raise BadAmount(
+            f"{text!r} is not an amount: write US dollars as plain digits, at most 12, with at most 9 decimals, such as 12.50"
+        )
     whole, decimals = match.group(1), match.group(2) or ""
     return int(whole) * NANOS_PER_USD + int(decimals.ljust(9, "0"))
 

@@ -130,6 +130,12 @@ def test_without_a_file_the_demo_serves_every_model() -> None:
     assert settings.warnings == ()
 
 
+def test_demo_only_is_where_nobody_else_answers() -> None:
+    demo = '[[upstreams]]\nname = "play"\nkind = "demo"\n'
+    assert load(None, {}).demo_only and read(demo).demo_only
+    assert not read(MAIN).demo_only and not read(MAIN + demo).demo_only
+
+
 def test_a_demo_serves_everything_only_where_there_is_nothing_else() -> None:
     demo = '[[upstreams]]\nname = "play"\nkind = "demo"\n'
     assert read(demo).routes["claude-fable-5"] == (Route("play", "claude-fable-5"),)
@@ -214,6 +220,24 @@ def test_a_secret_is_masked_wherever_it_is_shown() -> None:
     settings = read(MAIN)
     for shown in (repr(settings), str(settings.upstreams), f"{settings.upstreams[0].secret}"):
         assert SECRET not in shown
+
+
+@pytest.mark.parametrize("source", ['api_key_env = "NOT_SET"', 'api_key_file = "not-there.key"'])
+def test_administration_needs_no_secret(source: str) -> None:
+    text = f'[[upstreams]]\nname = "main"\nkind = "anthropic"\n{source}\n'
+    settings = parse(text, "pagegrid.toml", {}, secrets="unneeded")
+    assert settings.upstreams[0].secret.get_secret_value() == "" and settings.warnings == ()
+    with pytest.raises(ConfigError, match=r"weight: must be at least 1"):
+        parse(text + "weight = 0", "pagegrid.toml", {}, secrets="unneeded")
+
+
+def test_a_look_warns_of_a_variable_that_only_the_server_may_have(tmp_path: Path) -> None:
+    text = '[[upstreams]]\nname = "main"\nkind = "anthropic"\napi_key_env = "NOT_SET"\n'
+    assert parse(text, "pagegrid.toml", {}, secrets="checked").warnings == (
+        "upstreams[main].api_key_env: the environment variable NOT_SET is not set in this shell; the server needs it.",
+    )
+    with pytest.raises(ConfigError, match="the file cannot be read"):
+        parse(text.replace("api_key_env", "api_key_file"), str(tmp_path / "pagegrid.toml"), {}, secrets="checked")
 
 
 # Warnings

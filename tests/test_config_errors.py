@@ -344,10 +344,66 @@ api_key_env = "NOPE"
     assert problems(text) == [
         'pagegrid.toml:4: option models[claude-opus-5].routes[#2].upstream: no upstream is named "gone"',
         "pagegrid.toml:6: option server.prot: unknown option; did you mean server.port?",
+        "pagegrid.toml:7: upstreams[broken]: needs one of api_key_env, api_key_file and api_key, such as api_key_env ="
+        ' "ANTHROPIC_API_KEY"',
         "pagegrid.toml:10: option upstreams[broken].weight: must be at least 1",
         "pagegrid.toml:12: option upstreams[broken].name: another upstream has this name",
         "pagegrid.toml:14: option upstreams[broken].api_key_env: the environment variable NOPE is not set",
     ]
+
+
+def test_what_needs_a_second_look_is_told_beside_what_needs_one() -> None:
+    text = """
+[server]
+port = "80"
+max_body_total_mb = 8
+[[upstreams]]
+name = "main"
+kind = "anthropic"
+api_key_file = "not-there.key"
+weight = 0
+[[models]]
+id = "claude-opus-5"
+output = 1
+routes = [{ upstream = "main", modle = "x" }, { upstream = "mian" }]
+[[models]]
+id = "claude-opus-5"
+input = 1
+[[models]]
+id = "claude-sonet-5-5"
+output = 1
+"""
+    told = problems(text)
+    assert [problem.partition(": ")[2] for problem in told if ".output:" not in problem and ".input:" not in problem] == [
+        "option server.port: expected a whole number, found a text in quotes",
+        "option server.max_body_total_mb: must be at least server.max_body_mb, which is 32",
+        "option upstreams[main].api_key_file: the file cannot be read: No such file or directory; a relative path starts beside"
+        " the config file",
+        "option upstreams[main].weight: must be at least 1",
+        "option models[claude-opus-5].routes[#1].modle: unknown option; did you mean models[claude-opus-5].routes[#1].model?",
+        'option models[claude-opus-5].routes[#2].upstream: no upstream is named "mian"; did you mean "main"?',
+        "option models[claude-opus-5].id: another [[models]] has this id",
+        "models[claude-sonet-5-5]: needs input, cache_write_5m, cache_write_1h, cache_read, context_tokens, max_output_tokens:"
+        " it is not in the catalogue, and no price is derived from another",
+        'models[claude-sonet-5-5]: needs routes, such as routes = [{ upstream = "main" }]: it is not in the catalogue',
+        "option models[claude-sonet-5-5].id: it is not in the catalogue; did you mean claude-sonnet-5-5?",
+    ]
+    assert len(told) == 10 + 3
+
+
+def test_one_mistake_is_not_told_twice() -> None:
+    for text, count in {
+        "[server]\nmax_body_mb = '8'\nmax_body_total_mb = 16\n" + MAIN: 1,
+        ANTHROPIC + "api_key_env = 'no name'": 1,
+        MAIN + "[[models]]\nid = 'house'\nroutes = 1\n" + NEW_PRICES + NEW_SIZES: 1,
+        MAIN + "[[models]]\nid = 'claude-haiku-5-5'\n" + NEW_PRICES.replace('"3"', "3"): 1,
+    }.items():
+        assert len(problems(text)) == count, problems(text)
+
+
+def test_a_new_model_that_is_whole_may_be_called_nearly_like_another() -> None:
+    text = "[[models]]\nid = 'claude-sonnet-5-6'\nroutes = [{ upstream = 'main' }]\n"
+    assert read(MAIN + text + NEW_PRICES + NEW_SIZES).catalog.find("claude-sonnet-5-6") is not None
 
 
 def test_no_traceback_brings_the_file_along() -> None:

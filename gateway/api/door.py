@@ -138,7 +138,6 @@ class _Door:
     async def _answer(self, actor: str, line: bytes) -> dict[str, Any]:
         try:
             request = _parse(line)
-            logger.info("%s: %r", actor, request.act[:64])
             async with asyncio.timeout(ACT_S):
                 return {"ok": await acts.perform(self._desk, actor, request.act, request.arguments)}
         except GatewayError as error:

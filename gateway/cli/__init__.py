@@ -6,7 +6,7 @@ import click
 
 from gateway.cli.check import check
 from gateway.cli.config import config
-from gateway.cli.context import where_options
+from gateway.cli.context import Program, where_options
 from gateway.cli.keys import keys
 from gateway.cli.ledger import ledger
 from gateway.cli.models import models
@@ -17,7 +17,7 @@ from gateway.cli.wallets import wallets
 from gateway.version import VERSION
 
 
-@click.group(name="pagegrid", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(name="pagegrid", cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @where_options
 @click.version_option(VERSION, prog_name="pagegrid")
 def main() -> None:

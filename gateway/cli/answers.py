@@ -21,6 +21,10 @@ class Failed(Exception):
     """The endpoint did not do what clients rely on; the text says what it did."""
 
 
+class Unusable(Failed):
+    """The endpoint cannot be asked anything at all: it is not there, is no API, or refuses the key."""
+
+
 @dataclass(slots=True)
 class Answer:
     status: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gateway.cli.context import Place, place_options, say, where_options
+from gateway.cli.context import Place, counted, json_option, out, place_options, print_json, say, where_options
 
 
 @click.group()
@@ -13,12 +13,20 @@ def config() -> None:
     """The configuration file."""
 
 
-@config.command()
+@config.command(short_help="Read the configuration as a start would.")
 @place_options
-def check(place: Place) -> None:
-    """Read the configuration as a start would; exit 1 with everything that is wrong."""
-    settings = place.load_settings()
+@json_option
+def check(place: Place, as_json: bool) -> None:
+    """Read the configuration as a start would; exit 1 with everything that is wrong.
+
+    A secret's environment variable that is not set in this shell is a warning: the server may have it.
+    """
+    settings = place.load_settings("checked")
+    if as_json:
+        counts = {"upstreams": len(settings.upstreams), "models": len(settings.catalog)}
+        print_json({"config": place.config and str(place.config), **counts, "warnings": list(settings.warnings)})
+        return
     for warning in settings.warnings:
         say(f"Warning: {warning}")
     where = place.config or "no configuration file: the built-in demo would answer"
-    click.echo(f"OK  {where}  ({len(settings.upstreams)} upstreams, {len(settings.catalog)} models)")
+    out(f"OK  {where}  ({counted(len(settings.upstreams), 'upstream')}, {counted(len(settings.catalog), 'model')})")

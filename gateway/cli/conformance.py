@@ -16,6 +16,8 @@ import orjson
 
 from gateway.cli.answers import (
     Answer,
+    Failed,
+    Unusable,
     as_dict,
     as_list,
     check_events,
@@ -66,8 +68,9 @@ Probe = Callable[[Target], Awaitable[str]]
 
 
 async def models_list(target: Target) -> str:
-    """Fills `target.model` with the first model, if none was named."""
+    """Fills `target.model` with the first model, if none was named. The first probe: raises Unusable if no other can go well."""
     answer = await target.get("/v1/models")
+    _check_usable(answer)
     expect_status(answer, 200)
     ids = _model_ids(answer.json())
     expect(ids, "the list is empty")
@@ -175,6 +178,21 @@ PROBES: Mapping[str, Probe] = {
 
 
 # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check_usable(answer: Answer) -> None:
+    if 300 <= answer.status < 400:
+        raise Unusable(f"status {answer.status}: it redirects, and no key follows; write the URL that it redirects to")
+    try:
+        body = answer.json()
+    except Failed:
+        raise Unusable(
+            f"no API answers at this URL: status {answer.status}, and the body is not JSON: {shown(answer.body)}"
+        ) from None
+    if answer.status == 401:
+        error = body.get("error") if isinstance(body, dict) else None
+        told = error.get("message") if isinstance(error, dict) else body
+        raise Unusable(f"the key is refused (status 401): {shown(told)}")
 
 
 def _say_hi(target: Target) -> dict[str, Any]:

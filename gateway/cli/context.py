@@ -2,7 +2,8 @@
 
     pagegrid --data-dir D users list  =  pagegrid users --data-dir D list  =  pagegrid users list --data-dir D
 
-Ids, tables and JSON go to stdout, talk to stderr. Refusals exit 1 with the next step in the message, wrong usage exits 2.
+Ids, tables and JSON go to stdout, talk to stderr. Refusals exit 1 with the next step in the message, wrong usage exits 2; with
+--json they too are JSON: {"error": {"code": "not_found", "message": "…"}}.
 """
 
 from __future__ import annotations
@@ -19,11 +20,37 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
-from gateway.config import ConfigError, Settings, default_paths, load
+from gateway.config import ConfigError, Secrets, Settings, default_paths, load
 from gateway.errors import GatewayError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Refusal(click.ClickException):
+    """A refusal with the code that scripts see."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Program(click.Group):
+    """The group above all commands: it sees whether JSON was asked for before anything can go wrong."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["pagegrid.json"] = "--json" in args
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as refusal:
+            if not ctx.meta["pagegrid.json"]:
+                raise
+            code = "usage" if isinstance(refusal, click.UsageError) else getattr(refusal, "code", "refused")
+            say(json.dumps({"error": {"code": code, "message": refusal.format_message()}}, ensure_ascii=False))
+            ctx.exit(refusal.exit_code)
 
 
 @dataclass
@@ -41,9 +68,9 @@ class Place:
     def data_dir(self) -> Path:
         return self._paths[1]
 
-    def load_settings(self) -> Settings:
+    def load_settings(self, secrets: Secrets = "needed") -> Settings:
         """Raises ConfigError."""
-        return load(self.config, os.environ)
+        return load(self.config, os.environ, secrets)
 
     @cached_property
     def _paths(self) -> tuple[Path | None, Path]:
@@ -68,9 +95,9 @@ def place_options(command: Callable[Concatenate[Place, P], T]) -> Callable[P, T]
         try:
             return command(_place(click.get_current_context()), *args, **kwargs)
         except GatewayError as error:
-            raise click.ClickException(error.message) from None
+            raise Refusal(error.code, error.message) from None
         except ConfigError as error:
-            raise click.ClickException(f"the configuration cannot be used:\n{error}") from None
+            raise Refusal("invalid_config", f"the configuration cannot be used:\n{error}") from None
 
     return where_options(with_place)
 
@@ -83,13 +110,16 @@ def yes_option(command: Callable[P, T]) -> Callable[P, T]:
     return click.option("--yes", is_flag=True, help="Do not ask.")(command)
 
 
-def confirm(question: str, yes: bool) -> None:
-    """Ask before what cannot be taken back. Where there is nobody to ask, `--yes` must have been said (exit 2)."""
+def confirm(yes: bool, question: Callable[[], str]) -> None:
+    """Ask before what cannot be taken back. Where there is nobody to ask, `--yes` must have been said (exit 2).
+
+    `question` is called only if somebody will be asked: it looks first whether the thing can be done at all.
+    """
     if yes:
         return
     if not is_interactive():
-        raise click.UsageError(f"{question} There is nobody to ask: add --yes to do it.")
-    click.confirm(question, abort=True, err=True)
+        raise click.UsageError("There is nobody to ask: add --yes to do it.")
+    click.confirm(question(), abort=True, err=True)
 
 
 def is_interactive() -> bool:
@@ -99,8 +129,33 @@ def is_interactive() -> bool:
 # ── printing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def out(text: str = "") -> None:
+    """A line of results, to stdout. Raises Refusal if it cannot be written; a reader who left is click's to handle."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What is still in the buffer is tried again when Python ends, and must not fail again there, with a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise Refusal("output", f"the output cannot be written: {error.strerror}") from None
+
+
 def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    out(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_id(made: object, sentence: str) -> None:
+    """A person reads a sentence with the id in it; a script reads the bare id, and the sentence goes to stderr."""
+    if is_terminal():
+        out(sentence)
+    else:
+        out(str(made))
+        say(sentence)
+
+
+def is_terminal() -> bool:
+    return sys.stdout.isatty()
 
 
 def say(text: str) -> None:
@@ -119,12 +174,17 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, empty:
             cell.rjust(width) if header in right else cell.ljust(width)
             for header, cell, width in zip(headers, cells, widths, strict=True)
         ]
-        click.echo("  ".join(padded).rstrip())
+        out("  ".join(padded).rstrip())
 
 
 def usd(text: str) -> str:
     """A result's exact text of money, with its unit."""
     return f"-${text[1:]}" if text.startswith("-") else f"${text}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Such as "1 model" or "2 models"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def time_text(at_ms: int | None) -> str:

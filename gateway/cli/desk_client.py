@@ -2,7 +2,8 @@
 
 a server listens at the door      it performs the act: what it answers is in force there
 nobody does, the act only reads   we look into the database and leave no trace
-nobody does, the act writes       we take the lock, open the house ourselves, and close it again
+nobody does, the act writes       we take the lock, open the house ourselves, and close it again; no provider is asked, so its
+                                  secret, which perhaps only the server's environment has, is not needed
 somebody has the lock, no door    another command at work, or a server starting: wait a little and look again
 """
 
@@ -65,7 +66,7 @@ async def _perform(place: Place, act: str, arguments: Mapping[str, Any]) -> Any:
 async def _alone(place: Place, act: str, arguments: Mapping[str, Any]) -> Any:
     """Raises `folder.Busy` if another process has the directory."""
     if act in acts.DECLARED:
-        return acts.declare(place.load_settings().catalog, act, arguments)
+        return acts.declare(place.load_settings("unneeded").catalog, act, arguments)
     if act in acts.READS:
         with looking(place.data_dir) as conn:
             return acts.read(conn, act, arguments)
@@ -73,7 +74,7 @@ async def _alone(place: Place, act: str, arguments: Mapping[str, Any]) -> Any:
     first = act == "users.create" and place.config is not None
     if not first and not _is_there(place.data_dir / FILE_NAME):
         raise no_database(place.data_dir / FILE_NAME)
-    async with open_house(place.load_settings(), place.data_dir) as house:
+    async with open_house(place.load_settings("unneeded"), place.data_dir) as house:
         return await acts.perform(house.desk, acts.actor_of(os.geteuid()), act, arguments)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ from gateway.cli.context import (
     Place,
     confirm,
     json_option,
+    out,
     place_options,
     print_json,
     print_table,
@@ -20,6 +22,19 @@ from gateway.cli.context import (
     yes_option,
 )
 from gateway.cli.desk_client import perform
+
+
+class _KeyId(click.ParamType[int]):
+    """What is wrong is never repeated: where an id is asked for, people paste secrets."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        if not re.fullmatch(r"[0-9]{1,18}", value):
+            self.fail("ID is the number in `pagegrid keys list USER`", param, ctx)
+        return int(value)
 
 
 @click.group()
@@ -67,43 +82,65 @@ def list_(place: Place, user: str, as_json: bool) -> None:
 
 @keys.command()
 @place_options
-@click.argument("key_id", metavar="ID", type=int)
+@click.argument("key_id", metavar="ID", type=_KeyId())
 @yes_option
 @json_option
 def revoke(place: Place, key_id: int, yes: bool, as_json: bool) -> None:
     """End a key: it is dead when this returns."""
-    confirm(f"Revoke key {key_id}? Whoever uses it is shut out at once.", yes)
+
+    def question() -> str:
+        return f"Revoke key {_called(perform(place, 'keys.show', key_id=key_id))}? Whoever uses it is shut out at once."
+
+    confirm(yes, question)
     key = perform(place, "keys.revoke", key_id=key_id)
     if as_json:
         print_json(key)
-    else:
-        say(f"Key {key_id} ({key['hint']}…) {'is' if key['changed'] else 'was already'} revoked.")
+        return
+    successor = f" Key {key['replaced_by']} is its successor." if key["replaced_by"] is not None else ""
+    say(f"Key {_called(key)} {'is' if key['changed'] else 'was already'} revoked.{successor}")
 
 
 @keys.command()
 @place_options
-@click.argument("key_id", metavar="ID", type=int)
+@click.argument("key_id", metavar="ID", type=_KeyId())
 @click.option("--grace", default="0", show_default=True, help="How long the old secret lives on, such as 90m, 12h or 7d.")
 @json_option
 def rotate(place: Place, key_id: int, grace: str, as_json: bool) -> None:
-    """Replace a key: a new secret with the same settings."""
+    """Replace a key: a new secret with the same settings, its expiry too."""
     _tell(perform(place, "keys.rotate", key_id=key_id, grace=grace), as_json)
+
+
+def _called(key: dict[str, Any]) -> str:
+    return f"{key['id']} of {key['user']} ({key['name']}, {key['hint']}…)"
 
 
 def _tell(key: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(key)
         return
-    click.echo(key["secret"])
+    out(key["secret"])
     say(f"This is key {key['id']} of {key['user']}. Its secret is shown this once: keep it now.")
+    if key["expires_at_ms"] is not None:
+        inherited = ", as the key that it replaces would" if key["rotated_from"] is not None else ""
+        say(f"It expires at {time_text(key['expires_at_ms'])}{inherited}.")
     if key["rotated_from"] is not None:
-        say(f"Key {key['rotated_from']} is dead from {time_text(key['old_revoked_at_ms'])} on.")
+        say(_end_of_old(key))
+
+
+def _end_of_old(key: dict[str, Any]) -> str:
+    old, dead_at_ms = key["rotated_from"], key["old_dead_at_ms"]
+    if dead_at_ms <= key["created_at_ms"]:
+        return f"Key {old} is dead."
+    why = "" if dead_at_ms == key["old_revoked_at_ms"] else ", when it expires by itself, before the grace ends"
+    return f"Key {old} works until {time_text(dead_at_ms)}{why}."
 
 
 def _state(key: dict[str, Any], at_ms: int) -> str:
+    """Alive or not, and which key came in its place."""
     revoked, expires = key["revoked_at_ms"], key["expires_at_ms"]
+    successor = f", now key {key['replaced_by']}" if key["replaced_by"] is not None else ""
     if revoked is not None and revoked <= at_ms:
-        return "revoked"
+        return f"revoked{successor}"
     if expires is not None and expires <= at_ms:
-        return "expired"
-    return "active" if revoked is None else f"until {time_text(revoked)}"
+        return f"expired{successor}"
+    return "active" if revoked is None else f"until {time_text(min(revoked, expires or revoked))}{successor}"

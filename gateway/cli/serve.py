@@ -49,7 +49,7 @@ def serve(place: Place, host: str | None, port: int | None) -> None:
 
 
 async def _serve(settings: Settings, data_dir: Path) -> None:
-    demo = all(upstream.kind == "demo" for upstream in settings.upstreams)
+    demo = settings.demo_only
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

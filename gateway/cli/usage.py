@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.context import Place, json_option, place_options, print_json, print_table, time_text, usd
+from gateway.cli.context import Place, json_option, out, place_options, print_json, print_table, time_text, usd
 from gateway.cli.desk_client import perform
 from gateway.money import format_usd
 
@@ -16,15 +16,15 @@ from gateway.money import format_usd
 @click.argument("request_id")
 @json_option
 def usage(place: Place, request_id: str, as_json: bool) -> None:
-    """What the request REQUEST_ID (ours or the provider's) used and cost."""
+    """What one request used and cost. REQUEST_ID is our request-id, or the provider's request id."""
     found = perform(place, "usage.get", request_id=request_id)
     if as_json:
         print_json(found)
         return
-    click.echo(f"{found['request_id']}  {found['status']}  {found['model']}  {time_text(found['created_at_ms'])}")
-    click.echo(f"user {found['user']}, key {found['key_id']} ({found['key_name']}, {found['key_hint']}…)")
+    out(f"{found['request_id']}  {found['status']}  {found['model']}  {time_text(found['created_at_ms'])}")
+    out(f"user {found['user']}, key {found['key_id']} ({found['key_name']}, {found['key_hint']}…)")
     if found["status"] == "void":
-        click.echo(f"nothing was charged: {found['reason']}")
+        out(f"nothing was charged: {found['reason']}")
     if found["status"] == "settled":
         _print_cost(found)
     if found["status"] != "running":
@@ -33,8 +33,10 @@ def usage(place: Place, request_id: str, as_json: bool) -> None:
 
 def _print_cost(found: dict[str, Any]) -> None:
     flags = f" ({', '.join(found['flags'])})" if found["flags"] else ""
-    click.echo(f"cost {usd(found['cost_usd'])}, paid {usd(found['paid_usd'])}, usage {found['source']}{flags}")
-    click.echo()
+    out(f"cost {usd(found['cost_usd'])}, paid {usd(found['paid_usd'])}, usage {found['source']}{flags}")
+    if found["owed_nanos"]:
+        out(f"owed {usd(found['owed_usd'])}: collected only from what the wallet's requests of that time set free")
+    out()
     rows = [
         [
             line["name"],
@@ -51,7 +53,7 @@ def _print_cost(found: dict[str, Any]) -> None:
 
 def _print_detail(found: dict[str, Any]) -> None:
     if found["attempts"]:
-        click.echo()
+        out()
         rows = [
             [str(a["number"]), a["upstream"], str(a["status"] or "-"), a["reason"], f"{a['duration_ms']} ms"]
             for a in found["attempts"]
@@ -60,4 +62,4 @@ def _print_detail(found: dict[str, Any]) -> None:
     timings = found["timings"]
     if timings:
         first = "-" if timings["first_byte_ms"] is None else f"{timings['first_byte_ms']} ms"
-        click.echo(f"\nadmitted after {timings['admitted_ms']} ms, first byte {first}, ended after {timings['total_ms']} ms")
+        out(f"\nadmitted after {timings['admitted_ms']} ms, first byte {first}, ended after {timings['total_ms']} ms")

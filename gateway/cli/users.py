@@ -9,6 +9,7 @@ from gateway.cli.context import (
     confirm,
     json_option,
     place_options,
+    print_id,
     print_json,
     print_table,
     say,
@@ -38,8 +39,11 @@ def create(place: Place, name: str, email: str | None, role: str, as_json: bool)
     if as_json:
         print_json(user)
         return
-    click.echo(user["id"])
-    say(f"{user['name']} has an empty wallet. Next: pagegrid wallets topup {user['name']} AMOUNT --reference REF")
+    name = user["name"]
+    print_id(
+        user["id"],
+        f"{name} is user {user['id']} and has an empty wallet. Next: pagegrid wallets topup {name} AMOUNT --reference REF",
+    )
 
 
 @users.command("list")
@@ -51,25 +55,33 @@ def list_(place: Place, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
+    amounts = ["balance", "held", *(["owed"] if any(user["owed_nanos"] for user in found) else [])]
     rows = [
         [
             *(str(user["id"]), user["name"], user["email"] or "-", user["role"], "disabled" if user["disabled"] else "active"),
-            *(usd(user["balance_usd"]), usd(user["held_usd"]), time_text(user["created_at_ms"])),
+            *(usd(user[f"{amount}_usd"]) for amount in amounts),
+            time_text(user["created_at_ms"]),
         ]
         for user in found
     ]
-    headers = ["ID", "NAME", "EMAIL", "ROLE", "STATE", "BALANCE", "HELD", "CREATED"]
-    print_table(headers, rows, empty="No users yet: pagegrid users create NAME", right=["ID", "BALANCE", "HELD"])
+    numbers = [amount.upper() for amount in amounts]
+    headers = ["ID", "NAME", "EMAIL", "ROLE", "STATE", *numbers, "CREATED"]
+    print_table(headers, rows, empty="No users yet: pagegrid users create NAME", right=["ID", *numbers])
 
 
-@users.command()
+@users.command(short_help="Shut a user out: no new request is let in.")
 @place_options
 @click.argument("user")
 @yes_option
 @json_option
 def disable(place: Place, user: str, yes: bool, as_json: bool) -> None:
-    """Shut a user out: their keys are dead at once."""
-    confirm(f"Disable {user}? All their keys stop working at once.", yes)
+    """Shut a user out: no new request is let in; running ones end and are paid."""
+
+    def question() -> str:
+        name = perform(place, "users.show", user=user)["name"]
+        return f"Disable {name}? No new request of theirs is let in; running ones end and are paid."
+
+    confirm(yes, question)
     _tell(perform(place, "users.disable", user=user), "disabled", as_json)
 
 

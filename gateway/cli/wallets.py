@@ -11,7 +11,9 @@ from gateway.cli.context import (
     Place,
     confirm,
     json_option,
+    out,
     place_options,
+    print_id,
     print_json,
     print_table,
     say,
@@ -31,10 +33,18 @@ def wallets() -> None:
     """Prepaid wallets, one per user."""
 
 
+# "-5" is an amount, to be refused in its own words; click would take it for an option that nobody knows.
+_TAKES_ANY_AMOUNT = {"ignore_unknown_options": True}
+
+
 def _movement_options(command: F) -> F:
     for decorate in (
         click.option("--note", default="", help="For people; appears in the statement."),
-        click.option("--reference", required=True, help="Your name for this movement, such as an invoice; repeating it is safe."),
+        click.option(
+            "--reference",
+            required=True,
+            help="Your own name for it, such as an invoice's; used once, so that repeating the command is safe.",
+        ),
         click.argument("amount"),
         click.argument("user"),
     ):
@@ -42,7 +52,7 @@ def _movement_options(command: F) -> F:
     return command
 
 
-@wallets.command()
+@wallets.command(context_settings=_TAKES_ANY_AMOUNT)
 @place_options
 @_movement_options
 @json_option
@@ -51,14 +61,20 @@ def topup(place: Place, user: str, amount: str, reference: str, note: str, as_js
     _tell(perform(place, "wallets.topup", user=user, amount=amount, reference=reference, note=note), "put in", as_json)
 
 
-@wallets.command()
+@wallets.command(context_settings=_TAKES_ANY_AMOUNT, short_help="Take AMOUNT US dollars out of USER's wallet.")
 @place_options
 @_movement_options
 @yes_option
 @json_option
 def withdraw(place: Place, user: str, amount: str, reference: str, note: str, yes: bool, as_json: bool) -> None:
     """Take AMOUNT US dollars out of USER's wallet; what running requests hold stays."""
-    confirm(f"Take {usd(amount)} out of the wallet of {user}?", yes)
+
+    def question() -> str:
+        plan = perform(place, "wallets.plan_withdrawal", user=user, amount=amount, reference=reference)
+        available = f"{usd(plan['available_usd'])} is available"
+        return f"Take {usd(plan['amount_usd'])} out of the wallet of {plan['user']}? {available}."
+
+    confirm(yes, question)
     _tell(perform(place, "wallets.withdraw", user=user, amount=amount, reference=reference, note=note), "taken out", as_json)
 
 
@@ -73,10 +89,12 @@ def show(place: Place, user: str, as_json: bool) -> None:
         print_json(wallet)
         return
     for name in ("balance", "held", "available", "owed"):
-        click.echo(f"{name:<10} {usd(wallet[name + '_usd'])}")
+        out(f"{name:<10} {usd(wallet[name + '_usd'])}")
+    if wallet["owed_nanos"]:
+        out("           (what requests cost beyond the balance; collected only from what its requests of that time set free)")
     if wallet["frozen"]:
-        click.echo("frozen     yes: no new request is paid from it (pagegrid wallets unfreeze)")
-    click.echo()
+        out(f"frozen     yes: no new request is paid from it (pagegrid wallets unfreeze {wallet['user']})")
+    out()
     print_lines(wallet["lines"])
 
 
@@ -86,7 +104,8 @@ def show(place: Place, user: str, as_json: bool) -> None:
 @json_option
 def freeze(place: Place, user: str, as_json: bool) -> None:
     """Let no new request be paid from USER's wallet."""
-    _tell_frozen(perform(place, "wallets.freeze", user=user), as_json)
+    result = perform(place, "wallets.freeze", user=user)
+    _tell_frozen(result, "is frozen: no new request is paid from it" if result["changed"] else "was frozen already", as_json)
 
 
 @wallets.command()
@@ -95,7 +114,8 @@ def freeze(place: Place, user: str, as_json: bool) -> None:
 @json_option
 def unfreeze(place: Place, user: str, as_json: bool) -> None:
     """Let USER's wallet pay again."""
-    _tell_frozen(perform(place, "wallets.unfreeze", user=user), as_json)
+    result = perform(place, "wallets.unfreeze", user=user)
+    _tell_frozen(result, "pays for new requests again" if result["changed"] else "was not frozen", as_json)
 
 
 def print_lines(lines: list[dict[str, Any]]) -> None:
@@ -115,16 +135,17 @@ def _tell(moved: dict[str, Any], what: str, as_json: bool) -> None:
     if as_json:
         print_json(moved)
         return
-    click.echo(moved["transfer_id"])
-    if not moved["applied"]:
-        say(f"Already applied: reference {moved['reference']} is transfer {moved['transfer_id']}; nothing was moved again.")
+    number = moved["transfer_id"]
+    if moved["applied"]:
+        balance = f"the wallet of {moved['user']} has {usd(moved['balance_usd'])}"
+        told = f"{usd(moved['amount_usd'])} {what} (transfer {number}); {balance}."
     else:
-        say(f"{usd(moved['amount_usd'])} {what}; the wallet of {moved['user']} has {usd(moved['balance_usd'])}.")
+        told = f"Already applied: reference {moved['reference']} is transfer {number}; nothing was moved again."
+    print_id(number, told)
 
 
-def _tell_frozen(result: dict[str, Any], as_json: bool) -> None:
+def _tell_frozen(result: dict[str, Any], told: str, as_json: bool) -> None:
     if as_json:
         print_json(result)
-        return
-    state = "frozen" if result["frozen"] else "not frozen"
-    say(f"The wallet of {result['user']} is {state}." if result["changed"] else f"It was {state} already.")
+    else:
+        say(f"The wallet of {result['user']} {told}.")

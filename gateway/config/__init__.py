@@ -14,6 +14,7 @@ import os
 import stat
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -36,8 +37,9 @@ from gateway.config.sections import (
     Server,
     Timeouts,
     UpstreamOptions,
+    validation_context,
 )
-from gateway.config.upstreams import Upstream, build_upstreams, is_loopback
+from gateway.config.upstreams import Secrets, Upstream, build_upstreams, is_loopback
 
 __all__ = [
     "Billing",
@@ -45,6 +47,7 @@ __all__ = [
     "ConfigError",
     "Logging",
     "Route",
+    "Secrets",
     "Server",
     "Settings",
     "Timeouts",
@@ -82,6 +85,11 @@ class Settings:
             " prompts may travel unencrypted. Put a proxy with TLS in front and name it, or listen on 127.0.0.1.",
         )
 
+    @property
+    def demo_only(self) -> bool:
+        """Whether nobody but the built-in demo answers here."""
+        return all(upstream.kind == "demo" for upstream in self.upstreams)
+
     def listening_on(self, host: str | None, port: int | None) -> Settings:
         """The same settings with the command line's host and port, where given, over the file's."""
         over = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
@@ -114,8 +122,11 @@ def _may_exist(path: Path) -> bool:
         return True
 
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
-    """The settings of a file; of None, those of a house that answers from its built-in demo. Raises ConfigError."""
+def load(path: Path | None, environ: Mapping[str, str], secrets: Secrets = "needed") -> Settings:
+    """The settings of a file; of None, those of a house that answers from its built-in demo. Raises ConfigError.
+
+    `secrets` says whether a secret that stands elsewhere must be there, and be right.
+    """
     if path is None:
         return _settings_without_file()
     try:
@@ -125,7 +136,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
         raise ConfigError([Problem(str(path), None, "", f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError as error:
         raise ConfigError([Problem(str(path), None, "", f"is not UTF-8 text at byte {error.start}")]) from None
-    settings = parse(text, str(path), environ)
+    settings = parse(text, str(path), environ, secrets)
     holds_secret = any("api_key" in entry for entry in tomllib.loads(text)["upstreams"])
     if readable_by_all and holds_secret:
         warning = f"{path} holds a secret and every user of this machine can read it; chmod 600 it, or use api_key_env."
@@ -133,7 +144,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     return settings
 
 
-def parse(text: str, origin: str, environ: Mapping[str, str]) -> Settings:
+def parse(text: str, origin: str, environ: Mapping[str, str], secrets: Secrets = "needed") -> Settings:
     """The settings of a TOML text. `origin` is its path: it heads every message, and `api_key_file` is relative to its folder.
 
     Raises ConfigError with everything that is wrong.
@@ -152,20 +163,17 @@ def parse(text: str, origin: str, environ: Mapping[str, str]) -> Settings:
     billing = _section(data, "billing", Billing, findings)
     timeouts = _section(data, "timeouts", Timeouts, findings)
     logging = _section(data, "logging", Logging, findings)
-    if server.max_body_total_mb < server.max_body_mb:
-        findings.add(("server", "max_body_total_mb"), f"must be at least server.max_body_mb, which is {server.max_body_mb}")
 
-    accounts = _entries(data, "upstreams", UpstreamOptions, findings)
+    context = validation_context(_names(data, "upstreams", "name"))
+    accounts = _entries(data, "upstreams", UpstreamOptions, findings, context)
     if not data.get("upstreams"):
         findings.add(("upstreams",), 'at least one is needed: [[upstreams]] with name, kind = "anthropic" and api_key_env')
-    names = _names_of_upstreams(data)
-    for position, name in enumerate(names):
-        if name is not None and name in names[:position]:
-            findings.add(("upstreams", position, "name"), "another upstream has this name")
-    upstreams, warnings = build_upstreams(accounts, findings, Path(origin).parent, environ)
+    _check_single(data, "upstreams", "name", "another upstream has this name", findings)
+    upstreams, warnings = build_upstreams(accounts, findings, Path(origin).parent, environ, secrets)
 
-    entries = _entries(data, "models", ModelOptions, findings)
-    catalog, routes, more = build_models(load_builtin(), entries, upstreams, [name for name in names if name], findings)
+    entries = _entries(data, "models", ModelOptions, findings, context)
+    _check_single(data, "models", "id", "another [[models]] has this id", findings)
+    catalog, routes, more = build_models(load_builtin(), entries, upstreams, findings)
     findings.raise_if_any()
     return Settings(server, brand, billing, timeouts, logging, upstreams, catalog, routes, (*warnings, *more))
 
@@ -190,8 +198,14 @@ def _section(data: Mapping[str, Any], name: str, shape: type[Shape], findings: F
         return shape()
 
 
-def _entries(data: Mapping[str, Any], name: str, shape: type[Shape], findings: Findings) -> list[tuple[int, Shape]]:
-    """The entries of a list of tables that are in order, each with its position; findings say what is wrong with the others."""
+def _entries(
+    data: Mapping[str, Any], name: str, shape: type[Shape], findings: Findings, context: Mapping[str, Any]
+) -> list[tuple[int, Shape]]:
+    """The entries of a list of tables, each with its position; findings say what is wrong with an option.
+
+    An entry goes on without its faulty options, so that what is wrong with the others is told in the same breath; it ends here
+    only where one of those was required.
+    """
     written = data.get(name, [])
     if not isinstance(written, list) or not all(isinstance(entry, dict) for entry in written):
         findings.add((name,), f"expected entries [[{name}]] in double brackets, found {kind_of(written)}")
@@ -199,14 +213,24 @@ def _entries(data: Mapping[str, Any], name: str, shape: type[Shape], findings: F
     entries = []
     for position, entry in enumerate(written):
         try:
-            entries.append((position, shape.model_validate(entry)))
+            entries.append((position, shape.model_validate(entry, context=context)))
         except ValidationError as error:
             findings.add_invalid((name, position), error)
+            right = {option: value for option, value in entry.items() if not findings.blames(name, position, option)}
+            with suppress(ValidationError):
+                entries.append((position, shape.model_validate(right, context=context)))
     return entries
 
 
-def _names_of_upstreams(data: Mapping[str, Any]) -> list[str | None]:
-    """The name of every entry, also of those that are not in order; None where there is none."""
-    written = data.get("upstreams")
-    names = [entry.get("name") if isinstance(entry, dict) else None for entry in written] if isinstance(written, list) else []
-    return [name if isinstance(name, str) else None for name in names]
+def _check_single(data: Mapping[str, Any], name: str, option: str, message: str, findings: Findings) -> None:
+    names = _names(data, name, option)
+    for position, text in enumerate(names):
+        if text and text in names[:position]:
+            findings.add((name, position, option), message)
+
+
+def _names(data: Mapping[str, Any], name: str, option: str) -> list[str]:
+    """What every entry of a list is called, also of those that are not in order; "" where it has no name."""
+    written = data.get(name)
+    names = [entry.get(option) if isinstance(entry, dict) else None for entry in written] if isinstance(written, list) else []
+    return [text if isinstance(text, str) else "" for text in names]

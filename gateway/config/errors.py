@@ -72,6 +72,7 @@ class Findings:
 
     def __init__(self, origin: str, text: str, data: Mapping[str, Any], shapes: Shapes, nested: Shapes) -> None:
         self.problems: list[Problem] = []
+        self._places: list[Where] = []
         self._origin = origin
         self._lines = lines_of(text)
         self._data = data
@@ -81,6 +82,11 @@ class Findings:
     def add(self, where: Where, message: str, *, noun: str = "option") -> None:
         subject = f"{noun} {self.name(where)}".lstrip()
         self.problems.append(Problem(self._origin, self._line(where), subject, message))
+        self._places.append(where)
+
+    def blames(self, *where: str | int) -> bool:
+        """Whether something was found wrong with what stands there."""
+        return any(place[: len(where)] == where for place in self._places)
 
     def add_invalid(self, where: Where, error: ValidationError) -> None:
         """Every finding of pydantic about what stands at `where`, in our words."""

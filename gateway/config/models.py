@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from gateway.catalog import Catalog, Model
-from gateway.config.errors import Findings, nearest, shown
+from gateway.config.errors import Findings, shown
 from gateway.config.sections import ModelOptions
 from gateway.config.upstreams import Upstream
 from gateway.money import parse_usd
@@ -40,13 +40,13 @@ def build_models(
     builtin: Sequence[Model],
     entries: Sequence[tuple[int, ModelOptions]],
     upstreams: Sequence[Upstream],
-    upstream_names: Sequence[str],
     findings: Findings,
 ) -> tuple[Catalog, Routes, list[str]]:
     """The models that are served, catalogue first, the routes of each (at least one), and warnings.
 
-    `upstream_names` are all that the file has, also those of upstreams that are not in order: no route to one of those is blamed.
+    Of two entries with one id the first counts; that they are two is told before (`findings`).
     """
+    known = Catalog(builtin)
     models = {model.id: model for model in builtin}
     routes = {model.id: default_routes(model, upstreams) for model in builtin}
     owners = {name: model.id for model in builtin for name in model.names}
@@ -55,17 +55,21 @@ def build_models(
     for position, options in entries:
         where = ("models", position)
         if options.id in seen:
-            findings.add((*where, "id"), "another [[models]] has this id")
-        elif owners.get(options.id, options.id) != options.id:
+            continue
+        if owners.get(options.id, options.id) != options.id:
             findings.add((*where, "id"), f"this is an alias of {owners[options.id]}; write that id to change the model")
         else:
             seen.add(options.id)
             aliases = _own_aliases(options, position, owners, findings)
             model = _model(options, position, models.get(options.id), aliases, findings, warnings)
             if options.routes is not None:
-                routes[options.id] = _routes(options, position, upstream_names, findings)
-            elif options.id not in models:
+                routes[options.id] = _routes(options, position, findings)
+            elif options.id not in models and not findings.blames(*where, "routes"):
                 findings.add(where, 'needs routes, such as routes = [{ upstream = "main" }]: it is not in the catalogue', noun="")
+            # Whoever wrote a whole new model means it; an entry that lacks something may be a slip of the pen.
+            near = known.nearest(options.id)
+            if options.id not in models and near and findings.blames(*where):
+                findings.add((*where, "id"), f"it is not in the catalogue; did you mean {near}?")
             if model is not None:
                 models[options.id] = model
     served = [model for model in models.values() if routes.get(model.id)]
@@ -95,17 +99,12 @@ def _own_aliases(options: ModelOptions, position: int, owners: dict[str, str], f
     return tuple(aliases)
 
 
-def _routes(options: ModelOptions, position: int, names: Sequence[str], findings: Findings) -> tuple[Route, ...]:
+def _routes(options: ModelOptions, position: int, findings: Findings) -> tuple[Route, ...]:
     routes: list[Route] = []
     for index, route_options in enumerate(options.routes or ()):
-        where = ("models", position, "routes", index)
         route = Route(route_options.upstream, route_options.model or options.id)
-        if route.upstream not in names:
-            near = nearest(route.upstream, names)
-            hint = f"; did you mean {shown(near)}?" if near else ""
-            findings.add((*where, "upstream"), f"no upstream is named {shown(route.upstream)}{hint}")
-        elif route in routes:
-            findings.add(where, "the same route is written twice")
+        if route in routes:
+            findings.add(("models", position, "routes", index), "the same route is written twice")
         else:
             routes.append(route)
     return tuple(routes)
@@ -121,8 +120,9 @@ def _model(
 ) -> Model | None:
     """The catalogue's model with what the entry changes, or a new one; None if something is missing from it."""
     required = () if known is not None and not _is_repriced_tier(options, known) else PRICE_OPTIONS
-    missing = [name for name in (REQUIRED_OPTIONS if known is None else required) if getattr(options, name) is None]
     where = ("models", position)
+    unwritten = [name for name in (REQUIRED_OPTIONS if known is None else required) if getattr(options, name) is None]
+    missing = [name for name in unwritten if not findings.blames(*where, name)]
     if missing and known is not None:
         above = known.price.tier_above_tokens
         reason = f"it has other prices above {above} prompt tokens, and yours replace both sets"
@@ -132,6 +132,8 @@ def _model(
         findings.add(
             where, f"needs {', '.join(missing)}: it is not in the catalogue, and no price is derived from another", noun=""
         )
+        return None
+    if unwritten:
         return None
     if known is None:
         return _changed(_blank(options.id), options, aliases)

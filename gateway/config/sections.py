@@ -1,20 +1,22 @@
 """The sections of the configuration file: every option with its type, its range and its default, and nothing else.
 
-`config.example.toml` tells people the same (a test compares the two). What can be judged by looking at one option alone is
-judged here; what needs a second option, another entry, the environment or a file is left to `config.py`.
+`config.example.toml` tells people the same (a test compares the two). What can be judged by looking at one section or entry and
+the names of upstreams (`validation_context`) is judged here, so that pydantic finds it beside everything else that is wrong;
+what needs another entry, the catalogue, the environment or a file is left to the rooms beside this one.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, SecretStr, ValidationInfo
 
 from gateway.catalog import NAME_CHARS_MAX, PROVIDER_PREFIX
-from gateway.config.errors import kind_of
+from gateway.config.errors import kind_of, nearest, shown
 from gateway.money import ONE, BadAmount, Factor, parse_deposit, parse_usd
 
 Network = IPv4Network | IPv6Network
@@ -109,6 +111,28 @@ def _upstream_name(text: str) -> str:
     return text
 
 
+def validation_context(upstream_names: Sequence[str]) -> dict[str, Sequence[str]]:
+    """What `model_validate` is handed so that a route to an upstream that is nowhere in the file is told."""
+    return {"upstream_names": upstream_names}
+
+
+def _known_upstream(text: str, info: ValidationInfo) -> str:
+    names = (info.context or {}).get("upstream_names", ())
+    if text not in names:
+        near = nearest(text, names)
+        hint = f"; did you mean {shown(near)}?" if near else ""
+        raise ValueError(f"no upstream is named {shown(text)}{hint}")
+    return text
+
+
+def _room_for_one_body(total_mb: int, info: ValidationInfo) -> int:
+    # Absent if it is itself wrong: then only that is told.
+    one_mb = info.data.get("max_body_mb", total_mb)
+    if total_mb < one_mb:
+        raise ValueError(f"must be at least server.max_body_mb, which is {one_mb}")
+    return total_mb
+
+
 def _environment_name(text: str) -> str:
     if not _ENVIRONMENT_NAME.fullmatch(text):
         raise ValueError("expected the name of an environment variable, such as ANTHROPIC_API_KEY, not the secret itself")
@@ -182,7 +206,7 @@ class Server(Options):
     )
     trusted_proxies: Annotated[tuple[Annotated[Network, PlainValidator(_network)], ...], _Listed] = ()
     max_body_mb: Megabytes = 32
-    max_body_total_mb: Megabytes = 512
+    max_body_total_mb: Annotated[Megabytes, AfterValidator(_room_for_one_body), Field(validate_default=True)] = 512
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 512
     default_max_tokens: Annotated[int, Field(ge=0, le=10_000_000)] = 0
 
@@ -244,7 +268,7 @@ class UpstreamOptions(Options):
 class RouteOptions(Options):
     """`model` of None: the upstream knows the model by our own id."""
 
-    upstream: str
+    upstream: Annotated[str, AfterValidator(_known_upstream)]
     model: Annotated[str, AfterValidator(_upstream_model_name)] | None = None
 
 

@@ -1,7 +1,7 @@
 """The upstreams of a configuration: entries that are each in order, made into accounts with an address and a secret.
 
-Reads the environment and the files that hold secrets. No secret enters a message, and neither does what may be one: an
-environment variable is named only if it looks like one, a file that cannot be read is not named at all.
+Reads the environment and the files that hold secrets, where they are needed. No secret enters a message, and neither does what
+may be one: an environment variable is named only if it looks like one, a file that cannot be read is not named at all.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -19,6 +20,12 @@ from pydantic import SecretStr
 from gateway.config.errors import Findings
 from gateway.config.sections import Kind, UpstreamOptions
 from gateway.money import ONE, Factor
+
+# What becomes of secrets that stand outside the file:
+#     needed      a server asks its upstreams with them: one that is missing is an error
+#     checked     somebody only looks: a variable may be set for the server alone, so that is a warning
+#     unneeded    administration asks no upstream: neither the environment nor a file is read
+Secrets = Literal["needed", "checked", "unneeded"]
 
 ANTHROPIC_URL = "https://api.anthropic.com"
 
@@ -46,7 +53,11 @@ class Upstream:
 
 
 def build_upstreams(
-    entries: Sequence[tuple[int, UpstreamOptions]], findings: Findings, folder: Path, environ: Mapping[str, str]
+    entries: Sequence[tuple[int, UpstreamOptions]],
+    findings: Findings,
+    folder: Path,
+    environ: Mapping[str, str],
+    secrets: Secrets,
 ) -> tuple[tuple[Upstream, ...], list[str]]:
     """The accounts, and warnings about them. `entries` come with their position in the file; a relative `api_key_file` starts
     at `folder`."""
@@ -57,7 +68,7 @@ def build_upstreams(
             name=options.name,
             kind=options.kind,
             base_url=_base_url(options, position, findings, warnings),
-            secret=_secret(options, position, findings, folder, environ, warnings),
+            secret=_secret(options, position, findings, folder, environ, secrets, warnings),
             factor=options.factor,
             priority=options.priority,
             weight=options.weight,
@@ -95,9 +106,10 @@ def _secret(
     findings: Findings,
     folder: Path,
     environ: Mapping[str, str],
+    secrets: Secrets,
     warnings: list[str],
 ) -> SecretStr:
-    """The secret, empty where there is none or where a finding says what is wrong with it."""
+    """The secret, empty where it is not needed or where a finding or a warning says what is wrong with it."""
     where = ("upstreams", position)
     written = [name for name in SECRET_OPTIONS if getattr(options, name) is not None]
     if options.kind == "demo":
@@ -105,15 +117,18 @@ def _secret(
             findings.add((*where, name), "a demo answers by itself; remove this option")
         return NO_SECRET
     if not written:
-        findings.add(
-            where, 'needs one of api_key_env, api_key_file and api_key, such as api_key_env = "ANTHROPIC_API_KEY"', noun=""
-        )
+        if not any(findings.blames(*where, name) for name in SECRET_OPTIONS):
+            findings.add(
+                where, 'needs one of api_key_env, api_key_file and api_key, such as api_key_env = "ANTHROPIC_API_KEY"', noun=""
+            )
         return NO_SECRET
     for name in written[1:]:
         findings.add((*where, name), f"only one secret is used, and {written[0]} is given too; remove one of them")
     option = (*where, written[0])
+    if secrets == "unneeded" and written[0] != "api_key":
+        return NO_SECRET
     if options.api_key_env is not None:
-        text = _from_environment(options.api_key_env, option, findings, environ)
+        text = _from_environment(options.api_key_env, option, findings, environ, secrets, warnings)
     elif options.api_key_file is not None:
         text = _from_file(folder / options.api_key_file, option, findings, warnings)
     else:
@@ -130,7 +145,14 @@ def _secret(
     return SecretStr(text)
 
 
-def _from_environment(name: str, option: tuple[str | int, ...], findings: Findings, environ: Mapping[str, str]) -> str | None:
+def _from_environment(
+    name: str,
+    option: tuple[str | int, ...],
+    findings: Findings,
+    environ: Mapping[str, str],
+    secrets: Secrets,
+    warnings: list[str],
+) -> str | None:
     if name in environ:
         return environ[name]
     told = (
@@ -138,7 +160,10 @@ def _from_environment(name: str, option: tuple[str | int, ...], findings: Findin
         if _USUAL_ENVIRONMENT_NAME.fullmatch(name)
         else "the environment variable that it names"
     )
-    findings.add(option, f"{told} is not set")
+    if secrets == "checked":
+        warnings.append(f"{findings.name(option)}: {told} is not set in this shell; the server needs it.")
+    else:
+        findings.add(option, f"{told} is not set")
     return None
 
 

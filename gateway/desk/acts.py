@@ -4,14 +4,17 @@
     READS       (conn, …)           on any reader's connection, with or without a house
     DECLARED    (catalog, …)        from the configuration alone
 
-Arguments are keywords, checked strictly against the function's own signature: what it does not name is refused.
+Arguments are keywords, checked strictly against the function's own signature: what it does not name is refused. The log has one
+line for each act that a running house performed: who, what, about whom, and what became of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import pwd
+import re
 import sqlite3
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import closing
@@ -23,8 +26,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from gateway.catalog import Catalog
 from gateway.desk import keys, models, statements, usage, users, wallets
 from gateway.desk.desk import Desk
-from gateway.errors import ClientError
+from gateway.errors import ClientError, GatewayError
 from gateway.storage import database
+
+logger = logging.getLogger(__name__)
+
+# Arguments that say what an act is about; the log has them.
+SUBJECTS = ("user", "name", "key_id", "amount", "reference", "request_id")
+# A short plain text: providers' secrets and our own are longer than this.
+_LOGGABLE = re.compile(r"[\w.@: -]{1,64}", re.ASCII)
 
 # Of the lines that door and command exchange. Raised when an old command could misread a new server.
 PROTOCOL = 1
@@ -35,6 +45,8 @@ WRITES: Mapping[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "users.enable": users.enable_user,
     "wallets.topup": wallets.topup,
     "wallets.withdraw": wallets.withdraw,
+    # Asks the book, and changes nothing.
+    "wallets.plan_withdrawal": wallets.plan_withdrawal,
     "wallets.freeze": wallets.freeze,
     "wallets.unfreeze": wallets.unfreeze,
     "keys.create": keys.create_key,
@@ -46,8 +58,10 @@ WRITES: Mapping[str, Callable[..., Coroutine[Any, Any, Any]]] = {
 
 READS: Mapping[str, Callable[..., Any]] = {
     "users.list": users.list_users,
+    "users.show": users.show_user,
     "wallets.show": wallets.show_wallet,
     "keys.list": keys.list_keys,
+    "keys.show": keys.show_key,
     "usage.get": usage.get_usage,
     "ledger.show": statements.show_ledger,
     "ledger.audit": statements.audit_file,
@@ -57,9 +71,25 @@ DECLARED: Mapping[str, Callable[..., Any]] = {
     "models.list": models.list_models,
 }
 
+_ACTS = {*WRITES, *READS, *DECLARED}
+
 
 async def perform(desk: Desk, actor: str, act: str, arguments: Mapping[str, Any]) -> Any:
     """Perform an act in the running house. Raises GatewayError; `invalid_request` for an unknown act or argument."""
+    # An act whose caller leaves still goes to its end (`desk.jobs`).
+    outcome = "nobody waited for the end"
+    try:
+        result = await _perform(desk, actor, act, arguments)
+        outcome = "ok"
+    except Exception as error:
+        outcome = error.code if isinstance(error, GatewayError) else "failed"
+        raise
+    finally:
+        logger.info("%s: %s%s: %s", actor, act if act in _ACTS else "unknown act", _subject(arguments), outcome)
+    return result
+
+
+async def _perform(desk: Desk, actor: str, act: str, arguments: Mapping[str, Any]) -> Any:
     if act in WRITES:
         write = WRITES[act]
         return await write(desk, actor, **check_arguments(act, write, arguments))
@@ -109,6 +139,12 @@ def check_arguments(act: str, function: Callable[..., Any], arguments: Mapping[s
         known = ", ".join(shape.model_fields) or "no arguments"
         raise ClientError("invalid_request", f"{act}: {where}: {first['msg']}; it takes {known}", param=where) from None
     return {name: getattr(checked, name) for name in checked.model_fields_set}
+
+
+def _subject(arguments: Mapping[str, Any]) -> str:
+    """Such as ` user=ada amount=5`; what is not short and plain could be a secret in the wrong place, and is not shown."""
+    told = {name: str(arguments[name]) for name in SUBJECTS if arguments.get(name) is not None}
+    return "".join(f" {name}={text if _LOGGABLE.fullmatch(text) else '…'}" for name, text in told.items())
 
 
 def _read_file(desk: Desk, act: str, arguments: Mapping[str, Any]) -> Any:

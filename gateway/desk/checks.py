@@ -22,6 +22,8 @@ EMAIL_CHARS_MAX = 254
 # Ten years: longer than any server lives; beyond it a duration is a mistake in its unit.
 DURATION_MS_MAX = 3650 * 86_400_000
 
+# What a shell takes as one plain word, and no command takes for an option: the steps that we print can be pasted.
+_USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*", re.ASCII)
 _EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(?:\.[^@\s.]+)+")
 _DURATION = re.compile(r"(\d{1,9})([mhd])", re.ASCII)
 _UNIT_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -35,6 +37,15 @@ def check_text(text: str, param: str, chars_max: int) -> str:
     """One line that can be printed anywhere: no control characters, no blanks at its ends."""
     if not 0 < len(text) <= chars_max or not text.isprintable() or text != text.strip():
         raise refused(f"{param}: write 1 to {chars_max} printable characters, without blanks at the ends", param)
+    return text
+
+
+def check_user_name(text: str) -> str:
+    if len(text) > NAME_CHARS_MAX or not _USER_NAME.fullmatch(text):
+        raise refused(
+            f'name: write 1 to {NAME_CHARS_MAX} letters (a to z), digits and ". _ - @", beginning with a letter or a digit',
+            "name",
+        )
     return text
 
 
@@ -72,9 +83,9 @@ def get_user(conn: sqlite3.Connection, name: str) -> dict[str, Any]:
     user = users.find_user(conn, name) or users.find_user_by_email(conn, name.lower())
     if user is not None:
         return user
-    names = [user["name"] for user in users.list_users(conn)]
-    nearest = difflib.get_close_matches(name[:NAME_CHARS_MAX], names, n=1)
-    hint = f"did you mean {nearest[0]}?" if nearest else "`pagegrid users list` shows who there is."
+    names = {user["name"].lower(): user["name"] for user in users.list_users(conn)}
+    nearest = difflib.get_close_matches(name[:NAME_CHARS_MAX].lower(), names, n=1)
+    hint = f"did you mean {names[nearest[0]]}?" if nearest else "`pagegrid users list` shows who there is."
     raise ClientError("not_found", f"there is no user {_shown(name)}; {hint}", param="user")
 
 

@@ -20,6 +20,8 @@ from gateway.storage.ledger import LedgerWriter
 from gateway.storage.readonly import snapshot
 
 RPM_DEFAULT = 10
+# SQLite's integers end here; no key has a higher id.
+KEY_ID_MAX = 2**63 - 1
 # More than one process answers; beyond it 0 (unlimited) is meant.
 RPM_MAX = 1_000_000
 
@@ -72,29 +74,31 @@ async def revoke_key(desk: Desk, actor: str, *, key_id: int) -> dict[str, Any]:
     """Dead when this returns. `changed` is false if it was dead before."""
     at_ms = desk.clock.at_ms()
 
-    def job(ledger: LedgerWriter) -> tuple[bytes, Key, bool]:
+    def job(ledger: LedgerWriter) -> tuple[bytes, Key, int | None, bool]:
         secret_hash, key = _get_key(ledger.conn, key_id)
         changed = keys.revoke_key(ledger.conn, key_id, at_ms)
         if changed:
             before, after = {"revoked_at_ms": key.revoked_at_ms}, {"revoked_at_ms": at_ms}
             audit_log.record(ledger.conn, at_ms, actor, "keys.revoke", f"key:{key_id}", before=before, after=after)
-        return secret_hash, _get_key(ledger.conn, key_id)[1], changed
+        return secret_hash, _get_key(ledger.conn, key_id)[1], _successor(ledger.conn, key), changed
 
-    secret_hash, key, changed = await desk.writer.run(job)
+    secret_hash, key, successor, changed = await desk.writer.run(job)
     desk.keys.drop(secret_hash)
-    return {**_render(key), "changed": changed}
+    return {**_render(key), "replaced_by": successor, "changed": changed}
 
 
 @whole
 async def rotate_key(desk: Desk, actor: str, *, key_id: int, grace: str = "0") -> dict[str, Any]:
-    """A new key with the same settings; the old one lives on for `grace` (such as 1h; "0": dead when this returns)."""
+    """A new key with the same settings, its expiry too. The old one lives on for `grace` (such as 1h; "0": dead when this
+    returns) or until its own expiry, if that comes first; `old_dead_at_ms` is when.
+    """
     grace_ms = 0 if grace == "0" else parse_duration_ms(grace, "grace")
     at_ms = desk.clock.at_ms()
     secret = make_secret(desk.key_prefix)
 
     def job(ledger: LedgerWriter) -> tuple[bytes, Key, Key]:
         _, old = _get_key(ledger.conn, key_id)
-        _check_alive(old, at_ms)
+        _check_alive(ledger.conn, old, at_ms)
         _check_enabled(old.user_name, get_user(ledger.conn, old.user_name)["disabled"])
         terms = _Terms(old.name, old.rpm, old.models, old.expires_at_ms)
         new = _insert(ledger.conn, desk.key_prefix, secret, old.user_id, terms, old.id, at_ms)
@@ -115,14 +119,23 @@ async def rotate_key(desk: Desk, actor: str, *, key_id: int, grace: str = "0") -
         "created_at_ms": at_ms,
         "rotated_from": old.id,
         "old_revoked_at_ms": old.revoked_at_ms,
+        "old_dead_at_ms": old.dead_at_ms,
         "secret": secret,
     }
 
 
 def list_keys(conn: sqlite3.Connection, *, user: str) -> list[dict[str, Any]]:
-    """All keys that the user ever had; times say which are alive."""
+    """All keys that the user ever had; times say which are alive, `replaced_by` which key came after a rotation."""
     with snapshot(conn):
-        return keys.list_keys(conn, get_user(conn, user)["id"])
+        listed = keys.list_keys(conn, get_user(conn, user)["id"])
+    successors = _successors(listed)
+    return [{**key, "replaced_by": successors.get(key["id"])} for key in listed]
+
+
+def show_key(conn: sqlite3.Connection, *, key_id: int) -> dict[str, Any]:
+    with snapshot(conn):
+        key = _get_key(conn, key_id)[1]
+        return {**_render(key), "replaced_by": _successor(conn, key)}
 
 
 # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -155,18 +168,31 @@ def _check_enabled(name: str, disabled: bool) -> None:
         raise refused(f"the user {name} is disabled; `pagegrid users enable` first", "user")
 
 
-def _check_alive(key: Key, at_ms: int) -> None:
+def _check_alive(conn: sqlite3.Connection, key: Key, at_ms: int) -> None:
+    successor = _successor(conn, key)
+    if successor is not None:
+        raise refused(f"key {key.id} was replaced by key {successor} already; rotate that one, or create a new one", "key_id")
     if key.revoked_at_ms is not None:
-        raise refused(f"key {key.id} was revoked or replaced already; create a new one", "key_id")
+        raise refused(f"key {key.id} was revoked already; create a new one", "key_id")
     if key.expires_at_ms is not None and key.expires_at_ms <= at_ms:
         raise refused(f"key {key.id} has expired; create a new one", "key_id")
 
 
 def _get_key(conn: sqlite3.Connection, key_id: int) -> tuple[bytes, Key]:
-    found = keys.find_key(conn, key_id)
+    found = keys.find_key(conn, key_id) if 0 < key_id <= KEY_ID_MAX else None
     if found is None:
-        raise ClientError("not_found", f"there is no key {key_id}; `pagegrid keys list USER` shows ids", param="key_id")
+        # What was typed is not repeated: it may be a secret's digits.
+        raise ClientError("not_found", "there is no such key; ID is the number in `pagegrid keys list USER`", param="key_id")
     return found
+
+
+def _successor(conn: sqlite3.Connection, key: Key) -> int | None:
+    return _successors(keys.list_keys(conn, key.user_id)).get(key.id)
+
+
+def _successors(listed: list[dict[str, Any]]) -> dict[int, int]:
+    """Old key → the key that a rotation put in its place."""
+    return {key["rotated_from"]: key["id"] for key in listed if key["rotated_from"] is not None}
 
 
 def _insert(

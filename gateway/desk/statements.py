@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+from contextlib import closing
 from typing import Any
 
 from gateway.desk.checks import get_user, get_wallet, money
 from gateway.desk.desk import Desk
 from gateway.desk.ledger import run_audit
 from gateway.desk.wallets import render_line
-from gateway.storage import audit, wallets
+from gateway.ids import render_id
+from gateway.storage import audit, database, users, wallets
+from gateway.storage.ledger import EXTERNAL, LOSS, PROMO, REVENUE
 from gateway.storage.readonly import snapshot
 
 LINES_DEFAULT = 1000
+
+_HOUSE_ACCOUNTS = {EXTERNAL: "external:manual", PROMO: "promo", REVENUE: "revenue", LOSS: "loss"}
 
 
 def show_ledger(conn: sqlite3.Connection, *, user: str, limit: int = LINES_DEFAULT) -> dict[str, Any]:
@@ -36,20 +42,48 @@ def show_ledger(conn: sqlite3.Connection, *, user: str, limit: int = LINES_DEFAU
 
 def audit_file(conn: sqlite3.Connection) -> dict[str, Any]:
     """The whole audit on a reader's connection; nothing is written, so it is not remembered as a checkpoint."""
-    return _render_report(audit.audit(conn))
+    return _render_report(conn, audit.audit(conn))
 
 
 async def audit_house(desk: Desk, actor: str) -> dict[str, Any]:
     """The whole audit in the running house: paced, remembered when clean, and a bell rings when it is not."""
-    return _render_report(await run_audit(desk))
+    report = await run_audit(desk)
+
+    def render() -> dict[str, Any]:
+        with closing(database.open_reader(desk.database)) as conn:
+            return _render_report(conn, report)
+
+    return await asyncio.to_thread(render)
 
 
-def _render_report(report: audit.Report) -> dict[str, Any]:
+# ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _render_report(conn: sqlite3.Connection, report: audit.Report) -> dict[str, Any]:
+    names = {} if report.clean else _account_names(conn)
     return {
         "clean": report.clean,
         "transfers": report.transfer_id,
         "unknown_holds": report.unknown_holds,
         "findings": [
-            {"invariant": finding.invariant, "count": finding.count, "rows": list(finding.rows)} for finding in report.findings
+            {"invariant": finding.invariant, "count": finding.count, "rows": [_named(row, names) for row in finding.rows]}
+            for finding in report.findings
         ],
     }
+
+
+def _account_names(conn: sqlite3.Connection) -> dict[int, str]:
+    """What people call an account: a wallet by its user."""
+    return _HOUSE_ACCOUNTS | {get_wallet(conn, user["id"])["id"]: f"wallet of {user['name']}" for user in users.list_users(conn)}
+
+
+def _named(row: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
+    """The row, with the request's id as clients know it and the account's name right behind the number."""
+    named: dict[str, Any] = {}
+    for column, value in row.items():
+        named[column] = value
+        if column == "request_id" and isinstance(value, int):
+            named["request"] = render_id(value)
+        if column.endswith(("account_id", "wallet_id")) and value in names:
+            named[column.removesuffix("_id") + "_name"] = names[value]
+    return named

@@ -73,7 +73,7 @@ def get_usage(conn: sqlite3.Connection, *, request_id: str) -> dict[str, Any]:
     if row is None:
         raise ClientError(
             "not_found",
-            f"there is no request {request_id[:64]!r}; its id stands in the request-id header of the answer (req_…)",
+            "there is no request of this id; it stands in the request-id header of the answer (req_…)",
             param="request_id",
         )
     shown = render_usage(row)
@@ -81,7 +81,8 @@ def get_usage(conn: sqlite3.Connection, *, request_id: str) -> dict[str, Any]:
     if row["state"] != "settled":
         return shown
     shown |= {"upstream": row["upstream"], "attempts": row["attempts"], "derivation": render_derivation(row)}
-    return shown | money(cost=row["cost_nanos"], paid=row["paid_nanos"])
+    cost, paid = row["cost_nanos"], row["paid_nanos"]
+    return shown | money(cost=cost, paid=paid, owed=cost - paid)
 
 
 def render_derivation(row: dict[str, Any]) -> dict[str, Any]:

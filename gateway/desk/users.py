@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 from gateway.access import Key
 from gateway.book import Wallet
-from gateway.desk.checks import NAME_CHARS_MAX, check_email, check_text, get_user, money, refused
+from gateway.desk.checks import check_email, check_user_name, get_user, get_wallet, money, refused
 from gateway.desk.desk import Desk
 from gateway.desk.jobs import whole
 from gateway.storage import audit_log, keys, users, wallets
 from gateway.storage.ledger import LedgerWriter
+from gateway.storage.readonly import snapshot
 
 Role = Literal["user", "admin"]
 
@@ -22,7 +23,7 @@ Role = Literal["user", "admin"]
 @whole
 async def create_user(desk: Desk, actor: str, *, name: str, email: str | None = None, role: Role = "user") -> dict[str, Any]:
     """A user with an empty wallet. Raises ClientError for a name or an address that is taken."""
-    check_text(name, "name", NAME_CHARS_MAX)
+    check_user_name(name)
     email = check_email(email)
     at_ms = desk.clock.at_ms()
 
@@ -41,7 +42,7 @@ async def create_user(desk: Desk, actor: str, *, name: str, email: str | None = 
 
 @whole
 async def disable_user(desk: Desk, actor: str, *, user: str) -> dict[str, Any]:
-    """No key of theirs is valid any more when this returns; streams that run end by themselves and are settled."""
+    """No key of theirs lets a request in when this returns; requests that run end by themselves and are paid."""
     found, changed, _ = await desk.writer.run(_switch(desk, actor, "users.disable", user, disabled=True))
     desk.keys.drop_user(found["id"])
     return {"id": found["id"], "name": found["name"], "disabled": True, "changed": changed}
@@ -57,18 +58,37 @@ async def enable_user(desk: Desk, actor: str, *, user: str) -> dict[str, Any]:
 
 def list_users(conn: sqlite3.Connection) -> list[dict[str, Any]]:
     """Everybody, in the order in which they came, with the state of the wallet."""
-    return [{**user, **money(balance=user["balance_nanos"], held=user["held_nanos"])} for user in users.list_users(conn)]
+    with snapshot(conn):
+        return [{**user, **_state_of_wallet(conn, user["id"])} for user in users.list_users(conn)]
+
+
+def show_user(conn: sqlite3.Connection, *, user: str) -> dict[str, Any]:
+    with snapshot(conn):
+        found = get_user(conn, user)
+        return {**found, **_state_of_wallet(conn, found["id"])}
 
 
 # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def _state_of_wallet(conn: sqlite3.Connection, user_id: int) -> dict[str, Any]:
+    wallet = get_wallet(conn, user_id)
+    amounts = money(balance=wallet["balance_nanos"], held=wallet["held_nanos"], owed=wallet["owed_nanos"])
+    return {**amounts, "frozen": bool(wallet["frozen"])}
+
+
 def _check_free(conn: sqlite3.Connection, name: str, email: str | None) -> None:
-    if users.find_user(conn, name) is not None:
-        raise refused(f"there is a user {name} already; choose another name", "name")
-    owner = users.find_user_by_email(conn, email) if email else None
-    if owner is not None:
-        raise refused(f"{email} is the address of {owner['name']} already; leave it out or write another", "email")
+    """Commands find a user by name or address: neither may be taken for another's, or money goes to the wrong one."""
+    for user in users.list_users(conn):
+        taken = user["name"].lower()
+        if name.lower() == taken:
+            raise refused(f"there is a user {user['name']} already; choose another name", "name")
+        if name.lower() == user["email"]:
+            raise refused(f"{name} is the address of {user['name']}; choose another name", "name")
+        if email and email == user["email"]:
+            raise refused(f"{email} is the address of {user['name']} already; leave it out or write another", "email")
+        if email == taken:
+            raise refused(f"{email} is the name of another user; leave it out or write another", "email")
 
 
 def _switch(desk: Desk, actor: str, action: str, user: str, *, disabled: bool) -> Any:

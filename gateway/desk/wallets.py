@@ -3,13 +3,14 @@
     topup       database first, then the book: a deposit is spendable once it is on disk
     withdraw    the book first, then the database: what is promised to running requests cannot be taken out under them
 
-Every movement names a reference: repeating it with the same wallet and amount changes nothing and says so.
+Every movement names a reference, single among the top-ups or among the withdrawals: repeating it with the same wallet and amount
+changes nothing and says so.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
+from typing import Any, Literal
 
 from gateway.desk.checks import (
     REFERENCE_CHARS_MAX,
@@ -23,11 +24,16 @@ from gateway.desk.checks import (
 from gateway.desk.desk import Desk
 from gateway.desk.jobs import whole
 from gateway.errors import LedgerError
+from gateway.money import format_usd
 from gateway.storage import audit_log, wallets
 from gateway.storage.ledger import LedgerWriter
 from gateway.storage.readonly import snapshot
 
 LINES_SHOWN = 10
+
+Kind = Literal["deposit", "withdraw"]
+# As people call the ledger's kinds.
+_WORDS: dict[Kind, str] = {"deposit": "top-up", "withdraw": "withdrawal"}
 
 
 @whole
@@ -36,7 +42,7 @@ async def topup(desk: Desk, actor: str, *, user: str, amount: str, reference: st
     amount_nanos = parse_amount(amount)
     check_text(reference, "reference", REFERENCE_CHARS_MAX)
     check_note(note)
-    found, wallet_id, _ = await desk.writer.run(lambda ledger: _find(ledger.conn, user, "deposit", reference))
+    found, wallet_id, _ = await desk.writer.run(lambda ledger: _find(ledger.conn, user, "deposit", reference, amount_nanos))
     desk.book.check_deposit(wallet_id, amount_nanos)
     at_ms = desk.clock.at_ms()
 
@@ -57,7 +63,7 @@ async def withdraw(desk: Desk, actor: str, *, user: str, amount: str, reference:
     amount_nanos = parse_amount(amount)
     check_text(reference, "reference", REFERENCE_CHARS_MAX)
     check_note(note)
-    found, wallet_id, known = await desk.writer.run(lambda ledger: _find(ledger.conn, user, "withdraw", reference))
+    found, wallet_id, known = await desk.writer.run(lambda ledger: _find(ledger.conn, user, "withdraw", reference, amount_nanos))
     at_ms = desk.clock.at_ms()
 
     def job(ledger: LedgerWriter) -> wallets.Movement:
@@ -76,6 +82,27 @@ async def withdraw(desk: Desk, actor: str, *, user: str, amount: str, reference:
         if not known and not moved:
             desk.book.deposit(wallet_id, amount_nanos)
     return _moved(desk, found, wallet_id, movement, amount_nanos, reference)
+
+
+async def plan_withdrawal(desk: Desk, actor: str, *, user: str, amount: str, reference: str) -> dict[str, Any]:
+    """What `withdraw` would do now, or its refusal: for whoever is asked before it is done. Changes nothing.
+
+    The book is asked, not the file: after a crash the file still holds money for requests that are no more.
+    """
+    amount_nanos = parse_amount(amount)
+    check_text(reference, "reference", REFERENCE_CHARS_MAX)
+    found, wallet_id, known = await desk.writer.run(lambda ledger: _find(ledger.conn, user, "withdraw", reference, amount_nanos))
+    wallet = desk.book.wallet(wallet_id)
+    if not known and amount_nanos > wallet.available_nanos:
+        available, held = format_usd(wallet.available_nanos), format_usd(wallet.held_nanos)
+        raise LedgerError(
+            "balance_too_low", f"only ${available} can be withdrawn; running requests hold ${held} beside it", param="amount"
+        )
+    return {
+        "user": found["name"],
+        "applied": known,
+        **money(amount=amount_nanos, balance=wallet.balance_nanos, available=wallet.available_nanos),
+    }
 
 
 @whole
@@ -113,13 +140,24 @@ def render_line(line: dict[str, Any]) -> dict[str, Any]:
 # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _find(conn: sqlite3.Connection, user: str, kind: str, reference: str) -> tuple[dict[str, Any], int, bool]:
-    """(the user, their wallet's id, whether the reference was used), read on the writer.
+def _find(conn: sqlite3.Connection, user: str, kind: Kind, reference: str, amount_nanos: int) -> tuple[dict[str, Any], int, bool]:
+    """(the user, their wallet's id, whether this very movement was made before), for an act read on the writer.
 
     A reader of its own could see a user before the book does: there, whoever is committed has been followed in memory.
+    Raises LedgerError for a reference that stands for another movement of this kind.
     """
     found = get_user(conn, user)
-    return found, get_wallet(conn, found["id"])["id"], wallets.find_movement(conn, kind, reference) is not None
+    wallet_id: int = get_wallet(conn, found["id"])["id"]
+    earlier = wallets.find_movement(conn, kind, reference)
+    if earlier is not None and earlier != (wallet_id, amount_nanos):
+        whose = f"of {found['name']}" if earlier[0] == wallet_id else "of another wallet"
+        raise LedgerError(
+            "invalid_request",
+            f"reference {reference!r} was used before, for a {_WORDS[kind]} {whose} (${format_usd(earlier[1])}); nothing was "
+            f"moved. Use a reference of its own for each {_WORDS[kind]}.",
+            param="reference",
+        )
+    return found, wallet_id, earlier is not None
 
 
 def _record(

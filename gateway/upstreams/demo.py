@@ -2,7 +2,8 @@
 
 It speaks Anthropic's protocol (platform.claude.com/docs/en/api/messages, read 2026-11-20) as truly as a parrot can: the same
 request gives the same answer, streamed and not, with honest numbers (four bytes to a token), event order, pings, tool calls,
-max_tokens, stop sequences and the provider's kind of 400. It opens no socket and says in every text that it is a demo.
+max_tokens, a context window, stop sequences and the provider's kind of 400. It opens no socket and says in every text that it
+is a demo.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from gateway.wire.call import Dialect
 PACE_S = 0.025
 ECHO_CHARACTERS_MAX = 80
 SCHEMA_STEPS_MAX = 200
+# The demo knows no catalogue and answers for every model: the window of the current ones.
+CONTEXT_TOKENS = 1_000_000
 _TOOL_PHRASES = ("use tool", "use the tool")
 _PATHS: dict[Operation, str] = {"messages": "/v1/messages", "count_tokens": "/v1/messages/count_tokens"}
 
@@ -49,18 +52,23 @@ class DemoProvider:
 
 
 class DemoTransport:
-    """proxy/ports.py, `Transport`, without a network. `sleep` is handed in so that tests need not wait."""
+    """proxy/ports.py, `Transport`, without a network. `sleep` is handed in so that tests need not wait; a prompt of more than
+    `context_tokens` is refused."""
 
-    def __init__(self, sleep: Sleep = asyncio.sleep) -> None:
+    def __init__(self, sleep: Sleep = asyncio.sleep, context_tokens: int = CONTEXT_TOKENS) -> None:
         self._sleep = sleep
+        self._context_tokens = context_tokens
 
     async def open(self, outgoing: Outgoing, *, connect_s: float, head_s: float) -> DemoIncoming:
+        counting = outgoing.url.endswith("/count_tokens")
         try:
-            request = _parse(outgoing.body, counting=outgoing.url.endswith("/count_tokens"))
+            request = _parse(outgoing.body, counting=counting)
+            if not counting:
+                _check_length(_input_tokens(request), self._context_tokens)
         except _Malformed as exc:
             error = {"type": "error", "error": {"type": "invalid_request_error", "message": str(exc)}}
             return DemoIncoming(400, outgoing, "application/json", [orjson.dumps(error)], self._sleep)
-        if outgoing.url.endswith("/count_tokens"):
+        if counting:
             count = {"input_tokens": _input_tokens(request)}
             return DemoIncoming(200, outgoing, "application/json", [orjson.dumps(count)], self._sleep)
         message = _answer(request, _message_id(outgoing.body))
@@ -133,6 +141,11 @@ def _check_max_tokens(request: Json) -> None:
         raise _Malformed("max_tokens: Input should be a valid integer")
     if request["max_tokens"] < 1:
         raise _Malformed("max_tokens: Input should be greater than or equal to 1")
+
+
+def _check_length(input_tokens: int, tokens_max: int) -> None:
+    if input_tokens > tokens_max:
+        raise _Malformed(f"prompt is too long: {input_tokens} tokens > {tokens_max} maximum")
 
 
 def _answer(request: Json, message_id: str) -> Json:

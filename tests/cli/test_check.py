@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,47 @@ async def test_what_is_wrong_is_seen_by_its_probe(endpoint: Endpoint, probes: se
     assert KEY not in result.output
 
 
+async def test_a_key_that_is_refused_is_the_one_thing_said() -> None:
+    async with serving_endpoint(Endpoint(auth_body=error("authentication_error"))) as url:
+        result = await asyncio.to_thread(Shell(Path("/nonexistent")).bare, "check", url, "--key", "sk-test-a-wrong-key")
+    assert result.exit_code == 1 and result.stdout == "FAIL models list — the key is refused (status 401): no\n"
+    assert result.stderr == "Nothing else was asked: first this must work.\n"
+
+
+async def test_what_is_no_api_is_the_one_thing_said() -> None:
+    async with serving_endpoint(Endpoint()) as url:
+        result = await check(url + "/docs")
+    assert result.exit_code == 1 and result.stdout.startswith("FAIL models list — no API answers at this URL: status 404, and")
+    assert len(result.stdout.splitlines()) == 1
+
+
+async def test_a_short_key_eats_no_letters_and_a_long_one_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, shown in (("t", "expected a JSON object, found t"), ("sk-12345", "expected a JSON object, found (key)")):
+        monkeypatch.setattr("tests.cli.endpoint.KEY", key)
+        async with serving_endpoint(Endpoint(auth_body={"error": key})) as url:
+            result = await asyncio.to_thread(Shell(Path("/nonexistent")).bare, "check", url, "--key", key)
+        assert failed(result) == {"auth error": shown}
+
+
+async def test_results_as_json() -> None:
+    async with serving_endpoint(Endpoint(count=0)) as url:
+        result = await check(url, "--json")
+    told = json.loads(result.stdout)
+    assert result.exit_code == 1 and told["ok"] is False and result.stderr == ""
+    assert [(probe["probe"], probe["ok"]) for probe in told["probes"]] == [(name, name != "count_tokens") for name in PROBES]
+    well = json.loads((await check_endpoint(Endpoint(), "--json")).stdout)
+    assert well["ok"] is True and well["probes"][0] == {"probe": "models list", "ok": True, "detail": "3 models, first claude-a"}
+
+
+async def test_a_key_is_needed_and_is_one_word() -> None:
+    shell = Shell(Path("/nonexistent"))
+    missing = await asyncio.to_thread(shell.bare, "check", "http://127.0.0.1:1")
+    assert missing.exit_code == 2 and "--key" in missing.stderr and "PAGEGRID_KEY" in missing.stderr
+    for key in ("", "two words", "a\nb", "schlüssel"):
+        odd = await asyncio.to_thread(shell.bare, "check", "http://127.0.0.1:1", "--key", key)
+        assert odd.exit_code == 2 and (not key or key not in odd.stderr), key
+
+
 async def test_no_model_known_is_said_by_each_probe_that_needs_one() -> None:
     wrong = failed(await check_endpoint(Endpoint(models_status=404)))
     assert wrong["stream"] == "no model is known: name one with --model"
@@ -145,15 +188,56 @@ async def test_a_redirect_is_not_followed_with_the_key() -> None:
     elsewhere = Endpoint()
     async with serving_endpoint(elsewhere) as other:
         wrong = failed(await check_endpoint(Endpoint(redirect=other + "/v1/models"), "--model", "claude-a"))
-    assert len(wrong) == len(PROBES) and "status 307" in wrong["stream"]
+    assert wrong == {"models list": "status 307: it redirects, and no key follows; write the URL that it redirects to"}
     assert elsewhere.seen == []
 
 
-async def test_an_endpoint_that_hangs_or_is_not_there_fails_in_time() -> None:
+async def test_an_endpoint_that_hangs_or_is_not_there_fails_in_time_and_in_plain_words() -> None:
     wrong = failed(await check_endpoint(Endpoint(hang=True), "--timeout", "0.1", "--model", "claude-a"))
-    assert set(wrong.values()) == {"no whole answer within 0.1 s"}
+    assert wrong == {"models list": "no whole answer within 0.1 s"}
     wrong = failed(await check("http://127.0.0.1:1", "--model", "claude-a"))
-    assert len(wrong) == len(PROBES) and all("ClientConnectorError" in detail for detail in wrong.values())
+    assert wrong == {"models list": "127.0.0.1:1 cannot be reached: Connection refused"}
+    wrong = failed(await check("http://no-such-host.invalid"))
+    assert wrong == {"models list": "no-such-host.invalid: there is no such host"}
+
+
+@pytest.mark.parametrize(
+    ("said", "detail"),
+    [
+        (b"", "the connection was closed before an answer"),
+        (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", "what was answered is no HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", "the answer was cut off"),
+    ],
+)
+async def test_a_broken_connection_is_told_in_plain_words(said: bytes, detail: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readline() not in (b"\r\n", b""):
+            pass
+        writer.write(said)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert failed(await check(f"http://127.0.0.1:{port}")) == {"models list": detail}
+
+
+async def test_a_server_that_speaks_no_tls_is_told_in_plain_words() -> None:
+    async with serving_endpoint(Endpoint()) as url:
+        told = failed(await check(url.replace("http:", "https:")))["models list"]
+    assert told == f"{url.removeprefix('http://')}: TLS failed; does it speak https?"
+
+
+async def test_a_server_that_accepts_and_says_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    # By its full name: `gateway.cli.check` is the command.
+    monkeypatch.setattr(import_module("gateway.cli.check"), "CONNECT_S", 0.1)
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        told = failed(await check(f"https://{host}"))
+    assert told == {"models list": f"{host} cannot be reached: no connection within 0.1 s"}
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://x", "http://", "http://[", "http://x/v1?key=1"])

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from gateway.cli import main
+from gateway.cli.context import time_text
 from gateway.storage.database import FILE_NAME
 from gateway.version import VERSION
 from tests.cli.tools import Shell
@@ -47,7 +53,7 @@ def test_a_user_from_first_to_last(shell: Shell) -> None:
     statement = shell.ok("ledger", "show", "ada")
     assert statement.startswith("opening balance $0.00\n") and "closing balance $10.00 (held $0.00, owed $0.00)" in statement
     assert "ada" in shell.ok("users", "list")
-    assert shell.ok("ledger", "audit").startswith("2 transfers, 0 invariants broken\n0 holds unknown")
+    assert shell.ok("ledger", "audit") == "2 transfers: the books balance.\n"
     shell.ok("wallets", "freeze", "ada")
     assert "frozen     yes" in shell.ok("wallets", "show", "ada")
     assert shell.json("wallets", "unfreeze", "ada")["changed"] is True
@@ -72,7 +78,9 @@ def test_a_secret_is_printed_once(shell: Shell) -> None:
         assert shown[:17] in listing
     states = [line.split()[3] for line in shell.ok("keys", "list", "ada").splitlines()[1:]]
     assert states == ["until", "active"]
-    assert "Key 2 (" in shell.run("keys", "revoke", "2", "--yes").stderr
+    assert "Key 2 of ada (laptop, sk-pgrid-" in shell.run("keys", "revoke", "2", "--yes").stderr
+    assert "is its successor" in shell.run("keys", "revoke", "1", "--yes").stderr
+    assert "revoked, now key 2" in shell.ok("keys", "list", "ada")
 
 
 @pytest.mark.parametrize(
@@ -86,8 +94,10 @@ def test_a_secret_is_printed_once(shell: Shell) -> None:
         (["keys", "create", "ada", "--models", "claude-sonet-5-5"], "did you mean claude-sonnet-5-5?"),
         (["keys", "create", "ada", "--models", ","], "name at least one"),
         (["keys", "create", "ada", "--expires", "soon"], "such as 90m, 12h or 30d"),
-        (["keys", "revoke", "7", "--yes"], "there is no key 7"),
-        (["usage", "req_nothing"], "there is no request 'req_nothing'"),
+        (["keys", "revoke", "7", "--yes"], "there is no such key; ID is the number in `pagegrid keys list USER`"),
+        (["usage", "req_nothing"], "there is no request of this id"),
+        (["wallets", "topup", "ada", "-5", "--reference", "r"], "amount: '-5' is not an amount"),
+        (["wallets", "withdraw", "ada", "-12.50", "--reference", "r", "--yes"], "amount: '-12.50' is not an amount"),
     ],
 )
 def test_a_refusal_exits_1_with_the_next_step(shell: Shell, words: list[str], message: str) -> None:
@@ -107,6 +117,7 @@ def test_a_refusal_exits_1_with_the_next_step(shell: Shell, words: list[str], me
         ["wallets", "withdraw", "ada", "5", "--reference", "r"],
         ["usage"],
         ["nonsense"],
+        ["wallets", "topup", "ada", "5", "--refernce", "r"],
     ],
 )
 def test_wrong_usage_exits_2(shell: Shell, words: list[str]) -> None:
@@ -117,11 +128,126 @@ def test_destructive_verbs_ask_a_person(shell: Shell, monkeypatch: pytest.Monkey
     shell.ok("users", "create", "ada")
     assert "There is nobody to ask: add --yes to do it." in shell.refused("users", "disable", "ada", code=2)
     monkeypatch.setattr("gateway.cli.context.is_interactive", lambda: True)
+    shell.ok("wallets", "topup", "ada", "5", "--reference", "r")
+    shell.ok("keys", "create", "ada", "--name", "laptop")
     no = shell.run("users", "disable", "ada", input="n\n")
     assert no.exit_code == 1 and "Disable ada?" in no.stderr
     assert shell.json("users", "list")[0]["disabled"] is False
     assert shell.run("users", "disable", "ada", input="y\n").exit_code == 0
     assert shell.json("users", "list")[0]["disabled"] is True
+
+
+def test_what_cannot_be_done_is_said_before_anybody_is_asked(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell.ok("users", "create", "ada")
+    shell.ok("wallets", "topup", "ada", "5", "--reference", "r")
+    shell.ok("keys", "create", "ada", "--name", "laptop")
+    monkeypatch.setattr("gateway.cli.context.is_interactive", lambda: True)
+    withdraw = ("wallets", "withdraw", "--reference", "back")
+    for words, message in (
+        (["users", "disable", "adda"], "did you mean ada?"),
+        (["keys", "revoke", "9"], "there is no such key"),
+        ([*withdraw, "adda", "1"], "did you mean ada?"),
+        ([*withdraw, "ada", "1,5"], "is not an amount"),
+        ([*withdraw, "ada", "6"], "only $5.00 can be withdrawn"),
+    ):
+        assert message in shell.refused(*words), words
+    assert "Revoke key 1 of ada (laptop, sk-pgrid-" in shell.run("keys", "revoke", "1", input="n\n").stderr
+    assert "Take $1.00 out of the wallet of ada? $5.00 is available." in shell.run(*withdraw, "ada", "1", input="n\n").stderr
+    assert shell.json("wallets", "show", "ada")["balance_usd"] == "5.00"
+    assert shell.run(*withdraw, "ada", "1.50", input="y\n").exit_code == 0
+    assert shell.json("wallets", "show", "ada")["balance_usd"] == "3.50"
+
+
+def test_an_id_is_never_repeated(shell: Shell) -> None:
+    shell.ok("users", "create", "ada")
+    secret = shell.ok("keys", "create", "ada").strip()
+    for words, code in ((["keys", "revoke", secret, "--yes"], 2), (["keys", "rotate", secret], 2), (["usage", secret], 1)):
+        assert secret not in shell.refused(*words, code=code)
+    assert "ID is the number in `pagegrid keys list USER`" in shell.refused("keys", "revoke", secret, "--yes", code=2)
+    assert "there is no such key" in shell.refused("keys", "revoke", "9" * 18, "--yes")
+
+
+def test_a_person_reads_a_sentence_and_a_script_the_bare_id(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    piped = shell.run("users", "create", "ada")
+    assert piped.stdout == "1\n" and piped.stderr.startswith("ada is user 1 and has an empty wallet.")
+    monkeypatch.setattr("gateway.cli.context.is_terminal", lambda: True)
+    seen = shell.run("users", "create", "bob")
+    assert seen.stdout.startswith("bob is user 2 and has an empty wallet. Next: pagegrid wallets topup bob") and seen.stderr == ""
+    seen = shell.run("wallets", "topup", "ada", "5", "--reference", "r")
+    assert (seen.stdout, seen.stderr) == ("$5.00 put in (transfer 1); the wallet of ada has $5.00.\n", "")
+
+
+def test_a_rotation_tells_when_both_keys_end(shell: Shell) -> None:
+    shell.ok("users", "create", "ada")
+    shell.ok("keys", "create", "ada", "--expires", "1h")
+    told = shell.run("keys", "rotate", "1", "--grace", "7d").stderr
+    expiry = shell.json("keys", "list", "ada")[1]["expires_at_ms"]
+    assert f"It expires at {time_text(expiry)}, as the key that it replaces would." in told
+    assert f"Key 1 works until {time_text(expiry)}, when it expires by itself, before the grace ends." in told
+    assert f"until {time_text(expiry)}, now key 2" in shell.ok("keys", "list", "ada")
+    assert "Key 2 is dead." in shell.run("keys", "rotate", "2").stderr
+    assert "key 1 was replaced by key 2 already" in shell.refused("keys", "rotate", "1")
+
+
+def test_errors_are_json_where_json_was_asked_for(shell: Shell) -> None:
+    shell.ok("users", "create", "ada")
+    for words, exit_code, code in (
+        (["wallets", "show", "adda"], 1, "not_found"),
+        (["users", "create", "ada"], 1, "invalid_request"),
+        (["wallets", "topup", "ada", "5"], 2, "usage"),
+        (["users", "disable", "ada"], 2, "usage"),
+        (["users", "nonsense"], 2, "usage"),
+    ):
+        error = json.loads(shell.refused(*words, "--json", code=exit_code))["error"]
+        assert (error["code"], set(error)) == (code, {"code", "message"}), words
+    shell.config.write_text(CONFIG_TYPO)
+    error = json.loads(shell.refused("config", "check", "--json"))["error"]
+    assert error["code"] == "invalid_config" and "did you mean server.port?" in error["message"]
+
+
+def test_administration_needs_no_provider_secret(shell: Shell) -> None:
+    for source in ('api_key_env = "PAGEGRID_TEST_NOT_SET"', 'api_key_file = "not-there.key"'):
+        shell.config.write_text(f'[[upstreams]]\nname = "main"\nkind = "anthropic"\n{source}\n')
+        user = shell.json("users", "create", f"user-{len(source)}")
+        key = shell.json("keys", "create", user["name"])
+        assert shell.json("keys", "revoke", str(key["id"]), "--yes")["changed"]
+        assert shell.json("models", "list")
+        served = shell.refused("serve", "--port", "0")
+        assert "the environment variable PAGEGRID_TEST_NOT_SET is not set" in served or "the file cannot be read" in served
+    assert "the file cannot be read" in shell.refused("config", "check")
+    shell.config.write_text('[[upstreams]]\nname = "main"\nkind = "anthropic"\napi_key_env = "PAGEGRID_TEST_NOT_SET"\n')
+    checked = shell.run("config", "check")
+    assert checked.exit_code == 0 and "(1 upstream, 15 models)" in checked.stdout
+    assert "PAGEGRID_TEST_NOT_SET is not set in this shell; the server needs it" in checked.stderr
+    told = shell.json("config", "check")
+    assert (told["config"], told["upstreams"], told["models"], len(told["warnings"])) == (str(shell.config), 1, 15, 1)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full disk at hand")
+def test_a_full_disk_at_the_other_end_of_a_pipe_is_told(shell: Shell) -> None:
+    shell.ok("users", "create", "ada")
+    command = [sys.executable, "-m", "gateway", "users", "list", "--data-dir", str(shell.data)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (1, "Error: the output cannot be written: No space left on device\n")
+
+
+def test_a_reader_who_leaves_is_no_error(shell: Shell) -> None:
+    shell.ok("users", "create", "ada")
+    command = [sys.executable, "-m", "gateway", "users", "list", "--data-dir", str(shell.data)]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    finally:
+        os.close(writing)
+    assert done.stderr == ""
+
+
+def test_no_short_help_is_cut_off() -> None:
+    for words in ([], *([noun] for noun, command in main.commands.items() if isinstance(command, click.Group))):
+        shown = CliRunner().invoke(main, [*words, "--help"], terminal_width=80).stdout
+        assert not [line for line in shown.splitlines()[1:] if line.endswith("...")], shown
 
 
 def test_the_place_may_be_named_before_or_after_the_noun(shell: Shell) -> None:
@@ -195,7 +321,7 @@ def test_an_audit_that_finds_something_exits_1_and_shows_the_rows(shell: Shell) 
     tamper(7)
     result = shell.run("ledger", "audit")
     assert result.exit_code == 1
-    assert 'BROKEN  1 the balances of all accounts sum to 0: 1 rows\n        {"sum_nanos": 7}' in result.stdout
+    assert 'BROKEN  1 the balances of all accounts sum to 0: 1 row\n        {"sum_nanos": 7}' in result.stdout
     assert "The books do not balance" in result.stderr
     report = shell.run("ledger", "audit", "--json")
     assert report.exit_code == 1 and json.loads(report.stdout)["findings"][0]["rows"] == [{"sum_nanos": 7}]

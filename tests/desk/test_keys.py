@@ -61,7 +61,7 @@ async def test_what_is_wrong_with_a_key_is_named(house: House, arguments: dict[s
 async def test_a_revoked_key_is_dead_when_the_act_returns(house: House) -> None:
     key = await make_ada(house)
     assert (await act(house, "keys.revoke", key_id=key["id"]))["changed"]
-    with pytest.raises(ClientError, match="unknown here, or it was revoked"):
+    with pytest.raises(ClientError, match="unknown here"):
         authenticate(house, key["secret"])
     again = await act(house, "keys.revoke", key_id=key["id"])
     assert (again["changed"], again["revoked_at_ms"]) == (False, house.desk.clock.at_ms())
@@ -102,17 +102,45 @@ async def test_a_grace_survives_a_restart_and_can_be_cut_short(tmp_path: Path, c
             authenticate(house, old["secret"])
 
 
+async def test_an_old_key_dies_at_its_own_expiry_if_that_comes_before_the_end_of_the_grace(
+    house: House, clock: FakeClock
+) -> None:
+    await act(house, "users.create", name="ada")
+    old = await act(house, "keys.create", user="ada", expires="1h")
+    new = await act(house, "keys.rotate", key_id=old["id"], grace="7d")
+    assert new["old_dead_at_ms"] == new["expires_at_ms"] == old["expires_at_ms"] == clock.at_ms() + HOUR_MS
+    later = await act(house, "keys.rotate", key_id=new["id"], grace="10m")
+    assert later["old_dead_at_ms"] == later["old_revoked_at_ms"] == clock.at_ms() + HOUR_MS // 6
+    clock.advance(HOUR_MS)
+    with pytest.raises(ClientError, match="has expired"):
+        authenticate(house, old["secret"])
+
+
+async def test_a_replaced_key_names_its_successor(house: House) -> None:
+    await make_ada(house)
+    await act(house, "keys.rotate", key_id=1, grace="1h")
+    assert [(key["id"], key["replaced_by"]) for key in await act(house, "keys.list", user="ada")] == [(1, 2), (2, None)]
+    shown = await act(house, "keys.show", key_id=1)
+    assert (shown["user"], shown["name"], shown["replaced_by"]) == ("ada", "default", 2)
+    assert (await act(house, "keys.revoke", key_id=1))["replaced_by"] == 2
+
+
 async def test_a_dead_key_is_not_rotated(house: House, clock: FakeClock) -> None:
     key = await make_ada(house)
     await act(house, "keys.rotate", key_id=key["id"], grace="1h")
-    with pytest.raises(ClientError, match="was revoked or replaced already; create a new one"):
+    with pytest.raises(ClientError, match="key 1 was replaced by key 2 already; rotate that one, or create a new one"):
         await act(house, "keys.rotate", key_id=key["id"])
     short = await act(house, "keys.create", user="ada", expires="1h")
     clock.advance(HOUR_MS)
     with pytest.raises(ClientError, match="has expired; create a new one"):
         await act(house, "keys.rotate", key_id=short["id"])
-    with pytest.raises(ClientError, match="there is no key 99; `pagegrid keys list USER` shows ids"):
-        await act(house, "keys.revoke", key_id=99)
+    for key_id in (99, 0, -1, 2**63, 10**40):
+        with pytest.raises(ClientError, match="there is no such key; ID is the number in `pagegrid keys list USER`") as caught:
+            await act(house, "keys.revoke", key_id=key_id)
+        assert caught.value.code == "not_found"
+    await act(house, "keys.revoke", key_id=2)
+    with pytest.raises(ClientError, match="key 2 was revoked already; create a new one"):
+        await act(house, "keys.rotate", key_id=2)
     with pytest.raises(ClientError, match="grace: write a duration"):
         await act(house, "keys.rotate", key_id=short["id"], grace="soon")
 

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.errors import ClientError
 from gateway.house import House
+from gateway.ids import render_id
 from gateway.money import parse_usd as usd
 from tests.desk_tools import act, make_ada, open_request, settle_request
 
@@ -57,6 +58,26 @@ async def test_a_broken_invariant_is_shown_with_its_rows(house: House) -> None:
     tamper(-usd("1"))
     assert not report["clean"]
     assert report["findings"][0]["rows"] == [{"sum_nanos": usd("1")}]
+
+
+async def test_a_finding_names_requests_and_accounts_as_people_know_them(house: House) -> None:
+    key = await make_ada(house)
+    request_id, live = await open_request(house, key["secret"])
+    cost = await settle_request(house, request_id, live)
+
+    def tamper(delta: int, paid: int) -> None:
+        with closing(sqlite3.connect(house.database)) as conn, conn:
+            conn.execute("update accounts set balance_nanos = balance_nanos + ? where kind in ('wallet', 'revenue')", (delta,))
+            (trigger,) = conn.execute("select sql from sqlite_schema where name = 'usage_no_update'").fetchone()
+            conn.execute("drop trigger usage_no_update")
+            conn.execute("update usage set paid_nanos = ? where request_id = ?", (paid, request_id))
+            conn.execute(trigger)
+
+    tamper(5, cost - 1)
+    findings = {finding["invariant"][:2]: finding["rows"] for finding in (await act(house, "ledger.audit"))["findings"]}
+    tamper(-5, cost)
+    assert [row["account_name"] for row in findings["2 "]] == ["revenue", "wallet of ada"]
+    assert (findings["4a"][0]["request_id"], findings["4a"][0]["request"]) == (request_id, render_id(request_id))
 
 
 async def test_models_are_listed_with_their_prices(house: House) -> None:

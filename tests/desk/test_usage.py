@@ -131,4 +131,4 @@ async def test_factors_of_many_decimals_stay_exact(tmp_path: Path, clock: FakeCl
 async def test_an_unknown_request_says_where_ids_stand(house: House) -> None:
     with pytest.raises(ClientError, match="request-id header") as caught:
         await act(house, "usage.get", request_id="nonsense")
-    assert caught.value.code == "not_found"
+    assert caught.value.code == "not_found" and "nonsense" not in caught.value.message

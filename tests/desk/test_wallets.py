@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -93,6 +94,38 @@ async def test_a_withdrawal_of_everything_can_be_repeated_safely(house: House) -
         await act(house, "wallets.withdraw", user="ada", amount="9", reference="back")
     assert ada(house).balance_nanos == 0
     assert [row["action"] for row in audit_rows(house.database)].count("wallets.withdraw") == 1
+
+
+async def test_a_reference_is_single_among_topups_and_among_withdrawals(house: House) -> None:
+    await make_ada(house)
+    await act(house, "wallets.withdraw", user="ada", amount="1", reference="opening")
+    with pytest.raises(LedgerError, match=r"for a top-up of ada \(\$10.00\); .* Use a reference of its own for each top-up"):
+        await act(house, "wallets.topup", user="ada", amount="1", reference="opening")
+    with pytest.raises(LedgerError, match=r"for a withdrawal of ada \(\$1.00\); .* reference of its own for each withdrawal"):
+        await act(house, "wallets.withdraw", user="ada", amount="2", reference="opening")
+
+
+async def test_a_withdrawal_can_be_planned_and_nothing_moves(house: House) -> None:
+    key = await make_ada(house)
+    running = await open_request(house, key["secret"], hold_nanos=usd("4"))
+
+    async def plan(amount: str, user: str = "ada") -> Any:
+        return await act(house, "wallets.plan_withdrawal", user=user, amount=amount, reference="r")
+
+    planned = await plan("6")
+    assert (planned["user"], planned["amount_usd"], planned["available_usd"]) == ("ada", "6.00", "6.00")
+    with pytest.raises(LedgerError, match=r"only \$6.00 can be withdrawn; running requests hold \$4.00 beside it"):
+        await plan("6.01")
+    with pytest.raises(LedgerError, match="is not an amount"):
+        await plan("-1")
+    with pytest.raises(ClientError, match="did you mean ada"):
+        await plan("1", user="adda")
+    await act(house, "wallets.withdraw", user="ada", amount="6", reference="r")
+    assert (await plan("6"))["applied"] is True
+    with pytest.raises(LedgerError, match="was used before"):
+        await plan("5")
+    await void_request(house, *running, "client_left")
+    assert ada(house).balance_nanos == usd("4")
 
 
 async def test_two_withdrawals_of_one_reference_at_once_take_once(house: House) -> None:

@@ -215,6 +215,19 @@ async def test_malformed_requests_are_refused_as_the_provider_does(raw: bytes, s
     assert says in error["error"]["message"]
 
 
+async def test_a_prompt_beyond_the_context_window_is_refused_as_the_provider_does() -> None:
+    too_long = body("x" * 4 * 1_000_000)
+    refused = await opened(too_long)
+    error = json.loads(b"".join(await read(refused)))["error"]
+    assert (refused.status, error["type"]) == (400, "invalid_request_error")
+    assert error["message"].startswith("prompt is too long: 10000") and error["message"].endswith(" tokens > 1000000 maximum")
+    assert (await whole(too_long, "count_tokens"))["input_tokens"] > 1_000_000
+    small = DemoTransport(Slept(), context_tokens=10)
+    for text, status in (("x" * 30, 200), ("x" * 60, 400)):
+        outgoing = DemoProvider().address("messages", "", [], body(text), stream=False)
+        assert (await small.open(outgoing, connect_s=1, head_s=1)).status == status
+
+
 @pytest.mark.parametrize(
     "odd",
     [
