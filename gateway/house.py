@@ -32,6 +32,7 @@ from gateway.proxy.walk import Door, Releases, Rules, Station, Walk
 from gateway.router import Deployment, Router
 from gateway.storage import audit, database, folder, keys, migrate, recovery, wallets
 from gateway.storage.writer import Writer
+from gateway.switchboard import Switchboard
 from gateway.upstreams.demo import DemoTransport
 from gateway.upstreams.registry import KINDS
 from gateway.upstreams.transport import HttpTransport
@@ -114,7 +115,7 @@ async def _build(
         keys=ring,
         catalog=settings.catalog,
         limits=RateLimits(),
-        router=Router(_deployments(settings)),
+        router=Router(_deployments(settings), {upstream.name: upstream.max_concurrent for upstream in settings.upstreams}),
         book=book,
         store=writer,
         stations=stations,
@@ -122,7 +123,8 @@ async def _build(
         releases=releases,
     )
     path = data_dir / database.FILE_NAME
-    desk = Desk(path, writer, book, ring, settings.catalog, clock, settings.brand.key_prefix)
+    switchboard = Switchboard(settings, walk.router, stations, clock)
+    desk = Desk(path, writer, book, ring, settings.catalog, clock, settings.brand.key_prefix, switchboard)
     return House(settings, data_dir, walk, desk, writer, reader), transports
 
 

@@ -18,7 +18,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(("access", "catalog", "pricing", "estimates", "limits", "health", "router", "book", "data"), 2),
     **dict.fromkeys(("storage", "upstreams"), 3),
     **dict.fromkeys(("proxy", "desk"), 4),
-    **dict.fromkeys(("config", "chores", "house"), 5),
+    **dict.fromkeys(("config", "chores", "switchboard", "house"), 5),
     **dict.fromkeys(("api", "cli", "__main__"), 6),
 }
 # Rooms of one floor that may see each other, and why.
@@ -29,6 +29,8 @@ NEIGHBOURS = {
     ("router", "pricing"),  # a deployment carries its price
     ("router", "health"),  # who rests is not asked
     ("house", "config"),  # the hall is built from the settings
+    ("switchboard", "config"),  # what is declared of each upstream
+    ("house", "switchboard"),
     ("house", "chores"),  # and starts what it does by itself
     ("cli", "api"),  # `serve` serves
     ("__main__", "cli"),

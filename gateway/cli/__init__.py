@@ -11,6 +11,7 @@ from gateway.cli.keys import keys
 from gateway.cli.ledger import ledger
 from gateway.cli.models import models
 from gateway.cli.serve import serve
+from gateway.cli.upstreams import upstreams
 from gateway.cli.usage import usage
 from gateway.cli.users import users
 from gateway.cli.wallets import wallets
@@ -24,5 +25,5 @@ def main() -> None:
     """PageGrid: a self-hosted AI gateway. `pagegrid serve` works at once, without any configuration."""
 
 
-for command in (serve, users, wallets, keys, usage, models, ledger, config, check):
+for command in (serve, users, wallets, keys, usage, models, upstreams, ledger, config, check):
     main.add_command(command)

@@ -67,6 +67,12 @@ async def _alone(place: Place, act: str, arguments: Mapping[str, Any]) -> Any:
     """Raises `folder.Busy` if another process has the directory."""
     if act in acts.DECLARED:
         return acts.declare(place.load_settings("unneeded").catalog, act, arguments)
+    if act in acts.LIVE:
+        raise HouseError(
+            "unavailable",
+            f"no server is running on {place.data_dir}, and only a running one knows this: start one with `pagegrid serve`, or "
+            "name another directory with --data-dir",
+        )
     if act in acts.READS:
         with looking(place.data_dir) as conn:
             return acts.read(conn, act, arguments)

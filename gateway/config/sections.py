@@ -263,6 +263,7 @@ class UpstreamOptions(Options):
     factor: PriceFactor = ONE
     priority: Annotated[int, Field(ge=0, le=1000)] = 0
     weight: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    max_concurrent: Annotated[int, Field(ge=0, le=100_000)] = 0
 
 
 class RouteOptions(Options):

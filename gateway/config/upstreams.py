@@ -50,6 +50,7 @@ class Upstream:
     factor: Factor = ONE
     priority: int = 0
     weight: int = 1
+    max_concurrent: int = 0
 
 
 def build_upstreams(
@@ -72,6 +73,7 @@ def build_upstreams(
             factor=options.factor,
             priority=options.priority,
             weight=options.weight,
+            max_concurrent=options.max_concurrent,
         )
         upstreams.append(upstream)
     return tuple(upstreams), warnings

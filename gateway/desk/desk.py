@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from gateway.access import KeyRing
 from gateway.book import Book
 from gateway.catalog import Catalog
 from gateway.clock import Clock
 from gateway.storage.writer import Writer
+
+
+class Upstreams(Protocol):
+    """What the desk asks about provider accounts; every dict can be told as JSON."""
+
+    def show(self) -> list[dict[str, Any]]: ...
+
+    async def test(self, name: str) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +36,4 @@ class Desk:
     catalog: Catalog
     clock: Clock
     key_prefix: str
+    upstreams: Upstreams
