@@ -76,6 +76,9 @@ async def ask_in_order(
 def _report(walk: Walk, asker: Asker, deployment: Deployment, asked_ms: int, error: UpstreamError | None) -> None:
     """Let the router know how it went, and the log if something rests now."""
     cause = None if error is None else cause_of(error)
+    if error is not None and cause is not None:
+        # What the provider said is for the operator; the client gets words of our own.
+        logger.info("%s, %s: %s %s", deployment.upstream, deployment.model, error.reason, error.detail)
     if not asker.tells_health:
         walk.router.unreported(deployment)
         return
