@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from gateway.cli.backup import backup
 from gateway.cli.check import check
 from gateway.cli.config import config
 from gateway.cli.context import Program, where_options
@@ -25,5 +26,5 @@ def main() -> None:
     """PageGrid: a self-hosted AI gateway. `pagegrid serve` works at once, without any configuration."""
 
 
-for command in (serve, users, wallets, keys, usage, models, upstreams, ledger, config, check):
+for command in (serve, users, wallets, keys, usage, models, upstreams, ledger, backup, config, check):
     main.add_command(command)

@@ -24,7 +24,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from gateway.catalog import Catalog
-from gateway.desk import keys, models, statements, upstreams, usage, users, wallets
+from gateway.desk import backup, keys, models, statements, upstreams, usage, users, wallets
 from gateway.desk.desk import Desk
 from gateway.errors import ClientError, GatewayError
 from gateway.storage import database
@@ -32,7 +32,7 @@ from gateway.storage import database
 logger = logging.getLogger(__name__)
 
 # Arguments that say what an act is about; the log has them.
-SUBJECTS = ("user", "name", "key_id", "amount", "reference", "request_id")
+SUBJECTS = ("user", "file", "name", "key_id", "amount", "reference", "request_id")
 # A short plain text: providers' secrets and our own are longer than this.
 _LOGGABLE = re.compile(r"[\w.@: -]{1,64}", re.ASCII)
 
@@ -71,6 +71,7 @@ READS: Mapping[str, Callable[..., Any]] = {
     "usage.get": usage.get_usage,
     "ledger.show": statements.show_ledger,
     "ledger.audit": statements.audit_file,
+    "backup.create": backup.create_backup,
 }
 
 DECLARED: Mapping[str, Callable[..., Any]] = {

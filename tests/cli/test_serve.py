@@ -186,4 +186,4 @@ def test_a_damaged_database_is_told_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir(mode=0o700)
     (tmp_path / "data" / "pagegrid.db").write_bytes(b"no database at all, but long enough to be read as one" * 50)
     done = run(tmp_path, "serve", "--port", "0")
-    assert done.returncode == 1 and "restore a copy" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "restore a backup" in done.stderr and "Traceback" not in done.stderr
