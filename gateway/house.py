@@ -200,8 +200,8 @@ def _open_ledger(path: Path, clock: Clock) -> tuple[sqlite3.Connection, int]:
     except sqlite3.Error as error:
         raise HouseError(
             "unavailable",
-            f"the database {path} cannot be used ({error}). If it is damaged, restore a backup of it; keep the damaged file, it may "
-            "still be readable.",
+            f"the database {path} cannot be used ({error}). If it is damaged, restore a backup of it; keep the damaged file, it "
+            "may still be readable.",
         ) from error
     return conn, boot_id
 

@@ -40,7 +40,7 @@ def framed(method: str, endpoint: str, handler: Handler) -> Callable[[web.Reques
         house = request.app[HOUSE]
         walk = house.walk
         inbound = _inbound(house, request)
-        sink = HttpSink(request, inbound.text_id)
+        sink = HttpSink(request, inbound)
         task = asyncio.current_task()
         assert task is not None
         walk.tasks.add(task)

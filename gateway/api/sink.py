@@ -8,6 +8,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from gateway.api.guard import GuardedProtocol
+from gateway.proxy.walk import Inbound
 from gateway.upstreams.base import Headers
 
 # A cut lets the client leave by itself for so long, and then read what was written for so long: one that stopped reading would
@@ -22,9 +23,9 @@ ANSWER_BYTES_PER_S = 65_536
 class HttpSink:
     """Sends the answer; the handler returns it (`response`) all the same, as aiohttp wants it."""
 
-    def __init__(self, request: web.Request, request_id: str) -> None:
+    def __init__(self, request: web.Request, inbound: Inbound) -> None:
         self._request = request
-        self._request_id = request_id
+        self._inbound = inbound
         self._gone = False
         self.response: web.StreamResponse | None = None
 
@@ -103,6 +104,6 @@ class HttpSink:
             self._request.transport.abort()
 
     def _add_headers(self, response: web.StreamResponse, headers: Headers) -> None:
-        for name, value in headers:
+        for name, value in (*headers, *self._inbound.limit_headers):
             response.headers.add(name, value)
-        response.headers["request-id"] = response.headers["x-request-id"] = self._request_id
+        response.headers["request-id"] = response.headers["x-request-id"] = self._inbound.text_id

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from gateway.access import Key
 from gateway.errors import GatewayError, HouseError, UpstreamError
@@ -29,7 +30,10 @@ from gateway.wire.splice import rename_answer_model
 async def exchange(walk: Walk, inbound: Inbound, sink: Sink) -> None:
     """Answer one POST /v1/messages. Raises GatewayError for every refusal before the client's first byte."""
     key = authenticate(walk, inbound)
-    walk.limits.take_request(key.id, key.rpm, walk.clock.now_ms())
+    try:
+        walk.limits.take_request(key.id, key.rpm, walk.clock.now_ms())
+    finally:
+        tell_limits(walk, inbound, key)
     check_accepting(walk)
     body_bytes = walk.door.enter(inbound.body_bytes)
     try:
@@ -47,6 +51,19 @@ def authenticate(walk: Walk, inbound: Inbound) -> Key:
     key = walk.keys.authenticate(inbound.headers, walk.rules.key_prefix, walk.clock.at_ms())
     inbound.record.key = key
     return key
+
+
+def tell_limits(walk: Walk, inbound: Inbound, key: Key) -> None:
+    """The key's own bucket, never the upstream's (platform.claude.com/docs/en/api/rate-limits, read 2026-11-20)."""
+    standing = walk.limits.standing(key.id, key.rpm, walk.clock.now_ms())
+    if standing is not None:
+        full_at = datetime.fromtimestamp((walk.clock.at_ms() + standing.reset_ms) // 1000, UTC)
+        name = "anthropic-ratelimit-requests-"
+        inbound.limit_headers += [
+            (name + "limit", str(standing.limit)),
+            (name + "remaining", str(standing.remaining)),
+            (name + "reset", full_at.isoformat().replace("+00:00", "Z")),
+        ]
 
 
 async def _serve(walk: Walk, running: Running, sink: Sink) -> None:

@@ -85,6 +85,8 @@ class Inbound:
     read_body: Callable[[int], Awaitable[bytes]]
     received_ms: int
     record: Record = field(default_factory=Record)
+    # What every answer to this request carries beside its own headers.
+    limit_headers: list[tuple[str, str]] = field(default_factory=list)
 
     def header(self, name: str) -> str:
         """The first value of a header, "" if it is not there."""

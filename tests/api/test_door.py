@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -359,4 +360,20 @@ async def test_an_http_1_0_client_gets_its_stream(tmp_path: Path) -> None:
             )
             heard = await client.rest()
         assert heard.startswith(b"HTTP/1.0 200") and heard.endswith(b"\n\n") and b"message_stop" in heard
+        await gateway.assert_settled()
+
+
+async def test_every_answer_tells_where_the_keys_own_bucket_stands(tmp_path: Path) -> None:
+    async with ScriptedUpstream() as up, open_gateway(tmp_path, up.url) as gateway:
+        alice, bob = await gateway.make_user("alice", "10", rpm=2), await gateway.make_user("bob", "10", rpm=0)
+        answers = [await gateway.ask(alice, stream=stream) for stream in (False, True, False)]
+        name = "anthropic-ratelimit-requests-"
+        assert [(answer.status, answer.headers[name + "limit"], answer.headers[name + "remaining"]) for answer in answers] == [
+            (200, "2", "1"),
+            (200, "2", "0"),
+            (429, "2", "0"),
+        ]
+        assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", answer.headers[name + "reset"]) for answer in answers)
+        unlimited = await gateway.ask(bob)
+        assert not [header for header in unlimited.headers if "ratelimit" in header]
         await gateway.assert_settled()

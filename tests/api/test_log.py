@@ -56,7 +56,7 @@ async def test_one_line_per_request_and_nothing_secret_in_it(tmp_path: Path, cap
     caplog.set_level(logging.DEBUG)
     async with ScriptedUpstream() as up, open_gateway(tmp_path, up.url) as gateway:
         alice = await gateway.make_user("alice")
-        up.script(scripts.answer(), scripts.refuse(500, "their words"), scripts.refuse(400, "their words"))
+        up.script(scripts.answer(), scripts.refuse(500, "their failure"), scripts.refuse(400, "their refusal"))
         marker = "prompt-that-nobody-logs"
         statuses = []
         for fields in ({}, {"stream": True}, {}):
@@ -78,8 +78,10 @@ async def test_one_line_per_request_and_nothing_secret_in_it(tmp_path: Path, cap
     assert fields[0]["user"] == "alice" and fields[0]["model"] == MODEL and fields[0]["source"] == "reported"
     assert fields[1]["error"] == "upstream_failed" and "user" not in fields[3]
     everything = "\n".join(formatter.format(record) for formatter in FORMATTERS for record in caplog.records)
-    for secret in (alice.secret, marker, "upstream-secret", "their words"):
+    for secret in (alice.secret, marker, "upstream-secret", "their refusal"):
         assert secret not in everything
+    # What a provider says of its own failure is for the operator, and for nobody else; what it says of a request is the client's.
+    assert "their failure" in everything
     assert all(json.loads(FORMATTERS[1].format(record)) for record in lines)
 
 
