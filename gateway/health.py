@@ -46,18 +46,21 @@ _RESTS_MS: dict[Cause, tuple[int, int]] = {
     "failing": (5_000, 300_000),
 }
 _OF_UPSTREAM: frozenset[Cause] = frozenset(("secret", "credit", "connect"))
+# The provider said something, whatever it was.
+_ANSWERS: frozenset[Cause] = frozenset(("limited", "forbidden", "no_model"))
 _AT_ONCE: frozenset[Cause] = frozenset(("secret", "credit", "limited", "forbidden", "no_model", "connect"))
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failed attempt. `retry_after_ms` is what the provider asked for, if it did."""
+    """One failed attempt. `retry_after_ms` is what the provider asked for, if it did; `asked_ms` when it was asked, None: now."""
 
     cause: Cause
     reason: str
     conversation: str
     key_id: int
     retry_after_ms: int | None = None
+    asked_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,11 @@ class _Circuit:
         self.cause, self.reason = failure.cause, failure.reason
         self.probe_ms = None
         self.recent.clear()
+
+    def prolong(self, failure: Failure, now_ms: int) -> None:
+        if failure.cause == "limited" and failure.retry_after_ms is not None:
+            longest = _RESTS_MS["limited"][1]
+            self.until_ms = max(self.until_ms, now_ms + min(longest, failure.retry_after_ms))
 
     def answer(self, asked_ms: int) -> None:
         if not self.cooling:
@@ -154,20 +162,24 @@ class Health:
         subject = (upstream, "") if failure.cause in _OF_UPSTREAM else (upstream, model)
         circuit = self._circuits.setdefault(subject, _Circuit())
         circuit.remember(failure, now_ms)
-        # The upstream answered, so whatever kept it from answering is over.
-        if failure.cause not in _OF_UPSTREAM and (whole := self._circuits.get((upstream, ""))) is not None and whole.cooling:
-            whole.close()
+        if failure.cause in _ANSWERS:
+            self._end_unreachable(upstream, now_ms if failure.asked_ms is None else failure.asked_ms)
         if failure.cause == "forbidden" and self._is_forbidden_to_all(upstream, failure, now_ms):
             return upstream, ""
+        if circuit.cooling and failure.asked_ms is not None and failure.asked_ms < circuit.until_ms:
+            # Asked before the rest was over (in flight when it began, or as the last resort): no news, and no reason to double.
+            circuit.prolong(failure, now_ms)
+            return None
         if circuit.cooling or failure.cause in _AT_ONCE or circuit.is_over_threshold():
             circuit.cool(failure, now_ms)
             return subject
         return None
 
-    def released(self, upstream: str, model: str) -> None:
-        """An attempt ended without a verdict (the client left): if it was a probe, another may go."""
+    def released(self, upstream: str, model: str, asked_ms: int) -> None:
+        """What was asked at `asked_ms` ended without a verdict (the client left): if it was the probe, another may go."""
         for circuit in self._both(upstream, model):
-            circuit.probe_ms = None
+            if circuit.probe_ms == asked_ms:
+                circuit.probe_ms = None
 
     def state(self, upstream: str, model: str, now_ms: int) -> State:
         """How the deployment stands; with model "" the upstream."""
@@ -180,6 +192,12 @@ class Health:
     def _both(self, upstream: str, model: str) -> list[_Circuit]:
         found = (self._circuits.get((upstream, "")), self._circuits.get((upstream, model)) if model else None)
         return [circuit for circuit in found if circuit is not None]
+
+    def _end_unreachable(self, upstream: str, asked_ms: int) -> None:
+        """The upstream answered what was asked after it could not be connected to: it can be."""
+        whole = self._circuits.get((upstream, ""))
+        if whole is not None and whole.cause == "connect" and asked_ms > whole.since_ms:
+            whole.close()
 
     def _is_forbidden_to_all(self, upstream: str, failure: Failure, now_ms: int) -> bool:
         """A 403 may be about one user's request or about the account: many keys at once tell the two apart."""

@@ -27,6 +27,7 @@ from gateway.desk.ledger import ring_findings
 from gateway.errors import HouseError
 from gateway.ids import IdSource
 from gateway.limits import RateLimits
+from gateway.metrics import alarm
 from gateway.money import ONE
 from gateway.proxy.walk import Door, Releases, Rules, Station, Walk
 from gateway.router import Deployment, Router
@@ -54,10 +55,15 @@ class House:
         return self.data_dir / database.FILE_NAME
 
     async def drain(self, limit_s: float) -> None:
-        """Let running requests end; cut the streams that have not after `limit_s`. Every settle is queued when this returns."""
+        """Let running requests end; cut the streams that have not after `limit_s`, and wait as long again.
+
+        Every settle is queued when this returns, but those of calls that ran on (not streamed, twice the limit): the server
+        cancels them, and they are void.
+        """
         self.closing = True
         if self.walk.tasks:
             await asyncio.wait(list(self.walk.tasks), timeout=limit_s)
+        self.walk.closing = True
         for stream in list(self.walk.streams):
             stream.shut_down()
         if self.walk.tasks:
@@ -102,7 +108,14 @@ async def _build(
 
     def freeze(wallet_id: int) -> None:
         book.freeze(wallet_id)
-        freezing.add(asyncio.ensure_future(writer.run(lambda ledger: wallets.set_frozen(ledger.conn, wallet_id, True))))
+        stored = asyncio.ensure_future(writer.run(lambda ledger: wallets.set_frozen(ledger.conn, wallet_id, True)))
+        freezing.add(stored)
+        stored.add_done_callback(frozen)
+
+    def frozen(stored: asyncio.Future[None]) -> None:
+        freezing.discard(stored)
+        if not stored.cancelled() and stored.exception() is not None:
+            alarm("freeze", f"a wallet is frozen in memory only, until the next start: {stored.exception()}")
 
     freezing: set[asyncio.Future[None]] = set()
     writer = Writer(conn, boot_id, clock, on_refused=freeze)

@@ -72,15 +72,21 @@ class Router:
         """All that may serve the model; () if none does."""
         return self._deployments.get(model_id, ())
 
-    def choose(self, model_id: str, conversation: str, tried: Collection[Deployment], now_ms: int) -> Deployment | None:
-        """The next deployment to ask, or None (see `why_closed`). Whoever gets one reports `left`, and how it went."""
+    def choose(
+        self, model_id: str, conversation: str, tried: Collection[Deployment], now_ms: int, *, tells_health: bool = True
+    ) -> Deployment | None:
+        """The next deployment to ask, or None (see `why_closed`). Whoever gets one reports `left`, and how it went.
+
+        What tells nothing about health is no probe and no last resort, and reports nothing but `left`.
+        """
         eligible = [deployment for deployment in self.deployments(model_id) if self._is_eligible(deployment, tried, now_ms)]
         chosen = self._pick(eligible, model_id, conversation, now_ms) if eligible else None
-        if chosen is None and not tried:
+        if chosen is None and not tried and tells_health:
             chosen = self._last_resort(model_id, now_ms)
         if chosen is not None:
             self._in_flight[chosen.upstream] += 1
-            self._health.asked(chosen.upstream, chosen.model, now_ms)
+            if tells_health:
+                self._health.asked(chosen.upstream, chosen.model, now_ms)
         return chosen
 
     def why_closed(self, model_id: str, now_ms: int) -> Closed:
@@ -104,9 +110,9 @@ class Router:
             del self._conversations[model_id, conversation]
         return self._health.failed(deployment.upstream, deployment.model, failure, now_ms)
 
-    def unreported(self, deployment: Deployment) -> None:
-        """The attempt ended without a verdict: the client left."""
-        self._health.released(deployment.upstream, deployment.model)
+    def unreported(self, deployment: Deployment, asked_ms: int) -> None:
+        """What was asked at `asked_ms` ended without a verdict: the client left."""
+        self._health.released(deployment.upstream, deployment.model, asked_ms)
 
     def left(self, deployment: Deployment) -> None:
         """Nothing of ours runs there any more for this request."""

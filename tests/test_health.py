@@ -120,7 +120,9 @@ def test_a_probe_that_nobody_reports_on_does_not_close_the_upstream_for_ever(rel
     health.failed(UP, MODEL, failure("connect"), 0)
     health.asked(UP, MODEL, 5_000)
     if released:
-        health.released(UP, MODEL)
+        health.released(UP, MODEL, 4_000)  # some other request, asked before
+        assert not health.may_ask(UP, MODEL, 5_001)
+        health.released(UP, MODEL, 5_000)
     assert health.may_ask(UP, MODEL, 5_001) is released
     assert health.may_ask(UP, MODEL, 5_000 + PROBE_MS)
 
@@ -131,3 +133,27 @@ def test_a_provider_that_answers_with_a_limit_is_reachable_again() -> None:
     health.asked(UP, MODEL, 5_000)
     health.failed(UP, MODEL, failure("limited"), 5_001)
     assert health.may_ask(UP, OTHER, 5_002) and not health.may_ask(UP, MODEL, 5_002)
+
+
+@pytest.mark.parametrize("cause", ["connect", "limited"])
+def test_what_was_in_flight_when_a_rest_began_does_not_prolong_it(cause: Cause) -> None:
+    """A blip fails everything that was under way: that is one failure, not ten doublings."""
+    health = Health()
+    for number in range(10):
+        health.failed(UP, MODEL, Failure(cause, cause, str(number), number, None, asked_ms=number), 1_000 + number)
+    assert health.state(UP, MODEL, 1_010).until_ms == 1_000 + (5_000 if cause == "connect" else 30_000)
+
+
+def test_of_two_limits_the_longer_holds() -> None:
+    health = Health()
+    health.failed(UP, MODEL, Failure("limited", "rate_limited", "a", 1, 600_000, asked_ms=0), 10)
+    health.failed(UP, MODEL, Failure("limited", "rate_limited", "b", 1, 5_000, asked_ms=1), 20)
+    assert health.state(UP, MODEL, 20).until_ms == 600_010
+
+
+def test_a_straggler_does_not_end_the_rest_of_a_whole_upstream() -> None:
+    health = Health()
+    health.failed(UP, MODEL, failure("secret"), 1_000)
+    for cause in ("failing", "limited", "forbidden"):
+        health.failed(UP, OTHER, Failure(cause, cause, "b", 2, None, asked_ms=500), 2_000)  # type: ignore[arg-type]
+    assert not health.may_ask(UP, MODEL, 3_000)

@@ -196,11 +196,11 @@ def test_no_ineligible_deployment_is_ever_chosen(steps: list[tuple[int, str, str
                 served = chosen
                 break
             if outcome == "gone":
-                router.unreported(chosen)
+                router.unreported(chosen, now_ms)
                 break
             router.failed("m", conversation, chosen, Failure(outcome, outcome, conversation, 1), now_ms)  # type: ignore[arg-type]
         if served is not None and router.standing(served.upstream, served.model, now_ms)[0].serving:
             again = choose(router, conversation, now_ms=now_ms)
             assert again == served
             router.left(served)
-            router.unreported(served)
+            router.unreported(served, now_ms)

@@ -49,7 +49,7 @@ async def ask_in_order(
     failure: UpstreamError | None = None
     give_up_ms = walk.clock.now_ms() + int(walk.rules.attempts_s * 1000)
     while len(tried) < ATTEMPTS_MAX and (asked_ms := walk.clock.now_ms()) < give_up_ms:
-        deployment = walk.router.choose(asker.model_id, asker.conversation, tried, asked_ms)
+        deployment = walk.router.choose(asker.model_id, asker.conversation, tried, asked_ms, tells_health=asker.tells_health)
         if deployment is None:
             break
         tried.add(deployment)
@@ -63,7 +63,8 @@ async def ask_in_order(
                 break
         except BaseException:
             walk.router.left(deployment)
-            walk.router.unreported(deployment)
+            if asker.tells_health:
+                walk.router.unreported(deployment, asked_ms)
             raise
         else:
             _report(walk, asker, deployment, asked_ms, None)
@@ -80,13 +81,12 @@ def _report(walk: Walk, asker: Asker, deployment: Deployment, asked_ms: int, err
         # What the provider said is for the operator; the client gets words of our own.
         logger.info("%s, %s: %s %s", deployment.upstream, deployment.model, error.reason, error.detail)
     if not asker.tells_health:
-        walk.router.unreported(deployment)
         return
     if error is None or cause is None:
         walk.router.answered(deployment, asked_ms)
         return
     retry_after_ms = error.retry_after_s * 1000 if cause == "limited" and error.retry_after_s is not None else None
-    failure = Failure(cause, error.reason, asker.conversation, asker.key_id, retry_after_ms)
+    failure = Failure(cause, error.reason, asker.conversation, asker.key_id, retry_after_ms, asked_ms)
     now_ms = walk.clock.now_ms()
     rests = walk.router.failed(asker.model_id, asker.conversation, deployment, failure, now_ms)
     if rests is not None:

@@ -143,7 +143,8 @@ async def _attempt(walk: Walk, running: Running, deployment: Deployment, number:
         reason = error.reason
         raise
     except asyncio.CancelledError:
-        reason = "client_gone"
+        # Else the house is closing, and what the provider makes of it is billed to nobody.
+        reason = "client_gone" if running.gone else "unbilled"
         raise
     finally:
         duration_ms = walk.clock.now_ms() - started_ms

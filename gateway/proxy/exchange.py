@@ -72,7 +72,14 @@ async def _serve(walk: Walk, running: Running, sink: Sink) -> None:
     try:
         answer = await _dispatch(walk, running, sink)
         if isinstance(answer, StreamAnswer):
-            relayed = await StreamRelay(walk, running, answer, sink).run()
+            relay = StreamRelay(walk, running, answer, sink)
+            try:
+                relayed = await relay.run()
+            except BaseException:
+                # A bug of ours, or cancelled at a shutdown that waited long enough: what was delivered is charged.
+                if running.opened:
+                    outcome = relay.outcome_so_far()
+                raise
             outcome = relayed.outcome
             if relayed.refusal is not None:
                 raise relayed.refusal

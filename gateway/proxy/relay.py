@@ -100,6 +100,8 @@ class StreamRelay:
         failure: GatewayError | None = None
         self._sink.on_gone(self.client_gone)
         self._walk.streams.add(self)
+        if self._walk.closing:
+            self.shut_down()
         try:
             try:
                 await self._pass(self._answer.events)
@@ -113,6 +115,10 @@ class StreamRelay:
             return await self._end(failure)
         finally:
             self._walk.streams.discard(self)
+
+    def outcome_so_far(self) -> Outcome:
+        """For an end that nobody foresaw: what was seen until then is charged."""
+        return self._outcome("reported" if self._meter.ended and self._meter.output_reported else "partial")
 
     def client_gone(self) -> None:
         """The client left: the provider gets a moment to finish, since what it makes is paid for."""
@@ -132,7 +138,7 @@ class StreamRelay:
         elif now_ms - self._started_ms > self._walk.rules.total_s * 1000:
             self._stop("too_long")
         elif now_ms - self._written_ms >= PING_AFTER_MS and self._writing_since_ms is None:
-            self._walk.spawn(self._write(PING))
+            self._walk.spawn(self._ping())
         if self._meter.visible_bytes == self._visible_bytes_seen and self._running.call.thinking_hidden:
             self._silent_s += 1
             try:
@@ -180,10 +186,16 @@ class StreamRelay:
         except RanDry as error:
             dry = error
         # What was made is charged, so it is delivered, also if it was the last the wallet could pay.
-        if dry is None or self._running.opened:
+        if dry is None or self._running.opened or meter.ended:
             await self._write(b"".join(events))
-        if dry is not None:
+        if dry is not None and not meter.ended:
             raise dry
+
+    async def _ping(self) -> None:
+        # Not by `_write`: a ping that is taken says nothing about a write that is stuck.
+        if self._writing_since_ms is None:
+            self._written_ms = self._walk.clock.now_ms()
+            await self._sink.write(PING)
 
     async def _write(self, data: bytes) -> None:
         now_ms = self._walk.clock.now_ms()

@@ -21,44 +21,26 @@ DETAIL_TEXT_MAX = 128
 
 def resolve(walk: Walk, running: Running, outcome: Outcome) -> None:
     """Resolve the request's hold, exactly once, whatever became of client and upstream. Never waits, never refuses."""
-    del walk.running[running.request_id]
+    walk.running.pop(running.request_id, None)
     if running.at is not None:
         walk.router.left(running.at)
+        running.at = None
     if running.acknowledged.done() and running.acknowledged.exception() is not None:
         # The database never took the hold (its wallet is frozen): there is nothing to resolve there.
         walk.book.disown(running.hold)
         return
-    record = running.inbound.record
-    deployment, usage = outcome.deployment, outcome.usage
     at_ms, now_ms = walk.clock.at_ms(), walk.clock.now_ms()
-    served = None
-    if deployment is not None and usage is not None:
-        cost = cost_nanos(deployment.price, usage)
-        if USAGE_MISSING in outcome.flags:
-            cost = min(cost, running.hold.amount_nanos)
-        served = Served(deployment.upstream, deployment.model, deployment.terms, usage, cost)
-        resolution = walk.book.settle(running.hold, cost)
-        record.usage, record.cost_nanos, record.source = usage, cost, outcome.source
-        _mark_attempt(running, deployment.upstream, cost_nanos(deployment.list_price, usage), outcome.reason)
-        if outcome.source == "partial":
-            failure = Failure("failing", outcome.reason, running.conversation, running.key.id)
-            walk.router.failed(running.model.id, running.conversation, deployment, failure, now_ms)
-        else:
-            cached = usage.prompt_tokens - usage.input_tokens
-            walk.router.served(running.model.id, running.conversation, deployment, cached, running.call.cache, now_ms)
-        if resolution.overrun_nanos:
-            owed = format_usd(resolution.overrun_nanos)
-            alarm("overrun", f"the wallet of {running.key.user_name} could not pay ${owed} of {running.inbound.text_id}")
-    else:
-        resolution = walk.book.void(running.hold)
-    counters["requests_settled" if served else "requests_void"] += 1
+    served = _served(running, outcome)
+    detail = _detail(running, outcome.status, now_ms)
+    # From here to the queue nothing may come between: what the book decides must reach the database.
+    resolution = walk.book.void(running.hold) if served is None else walk.book.settle(running.hold, served.cost_nanos)
     row = ResolutionRow(
         resolution=resolution,
         key_id=running.key.id,
         model=running.model.id,
         at_ms=at_ms,
         attempts=tuple(running.attempts),
-        detail=_detail(running, outcome.status, now_ms),
+        detail=detail,
         served=served,
         source=outcome.source,
         flags=" ".join(outcome.flags),
@@ -69,6 +51,39 @@ def resolve(walk: Walk, running: Running, outcome: Outcome) -> None:
     request_id = running.request_id
     walk.settling[request_id] = written
     written.add_done_callback(lambda _: walk.settling.pop(request_id, None))
+    counters["requests_settled" if served else "requests_void"] += 1
+    if resolution.overrun_nanos:
+        owed = format_usd(resolution.overrun_nanos)
+        alarm("overrun", f"the wallet of {running.key.user_name} could not pay ${owed} of {running.inbound.text_id}")
+    _tell_router(walk, running, outcome, now_ms)
+
+
+def _served(running: Running, outcome: Outcome) -> Served | None:
+    """What was served and its exact cost, noted for the log and on the attempt that served; None if nothing was."""
+    deployment, usage = outcome.deployment, outcome.usage
+    if deployment is None or usage is None:
+        return None
+    cost = cost_nanos(deployment.price, usage)
+    if USAGE_MISSING in outcome.flags:
+        cost = min(cost, running.hold.amount_nanos)
+    record = running.inbound.record
+    record.usage, record.cost_nanos, record.source = usage, cost, outcome.source
+    _mark_attempt(running, deployment.upstream, cost_nanos(deployment.list_price, usage), outcome.reason)
+    return Served(deployment.upstream, deployment.model, deployment.terms, usage, cost)
+
+
+def _tell_router(walk: Walk, running: Running, outcome: Outcome, now_ms: int) -> None:
+    """Where the conversation's cache is now; or that the provider broke off. (Our own limits and restarts are not its fault.)"""
+    deployment, usage = outcome.deployment, outcome.usage
+    if deployment is None or usage is None:
+        return
+    model_id, conversation = running.model.id, running.conversation
+    if outcome.source != "partial":
+        cached = usage.prompt_tokens - usage.input_tokens
+        walk.router.served(model_id, conversation, deployment, cached, running.call.cache, now_ms)
+    elif outcome.reason in ("cut", "silent"):
+        failure = Failure("failing", outcome.reason, conversation, running.key.id)
+        walk.router.failed(model_id, conversation, deployment, failure, now_ms)
 
 
 def _mark_attempt(running: Running, upstream: str, cost: int, ended: str) -> None:

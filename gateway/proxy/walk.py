@@ -218,6 +218,8 @@ class Walk:
     settling: dict[int, asyncio.Future[None]] = field(default_factory=dict)
     streams: set[Stream] = field(default_factory=set)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    # Streams are cut now, those that begin too.
+    closing: bool = False
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run `work` as a task that the house keeps and awaits at shutdown."""

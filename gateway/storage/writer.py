@@ -232,7 +232,7 @@ class Writer:
         tries = 0
         while True:
             try:
-                self._conn.execute("begin immediate")
+                self._begin()
                 self._ledger.write([job.row for job in jobs])
                 self._conn.execute("commit")
             except BaseException as error:
@@ -255,7 +255,7 @@ class Writer:
         result: Any = None
         failure: BaseException | None = None
         try:
-            self._conn.execute("begin immediate")
+            self._begin()
             result = job.job(self._ledger)
             self._conn.execute("commit")
             self._rows_since_checkpoint += 1
@@ -266,9 +266,17 @@ class Writer:
                 failure = HouseError("unavailable", f"the database cannot be written: {error}; check the disk and try again")
         self._report([(job.done, result, failure)], 1)
 
-    def _roll_back(self) -> None:
-        if self._conn.in_transaction:
+    def _begin(self) -> None:
+        if self._conn.in_transaction:  # a rollback failed; until it succeeds nothing can begin
             self._conn.execute("rollback")
+        self._conn.execute("begin immediate")
+
+    def _roll_back(self) -> None:
+        try:
+            if self._conn.in_transaction:
+                self._conn.execute("rollback")
+        except sqlite3.Error as error:
+            logger.warning("rollback failed, and is tried again before the next transaction: %s", error)
         self._ledger.forget()
 
     def _refuse(self, job: _Hot, error: BaseException) -> None:

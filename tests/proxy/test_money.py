@@ -15,7 +15,8 @@ import pytest
 from gateway.usage import Usage
 from tests.gateway_tools import MODEL, Answer, Gateway, ScriptedUpstream, User, open_gateway, until
 from tests.upstreams import replies, scripts
-from tests.upstreams.replies import Reply
+from tests.upstreams.exchange import Exchange
+from tests.upstreams.replies import Reply, render_stream
 
 NANOS = 10**9
 IN, OUT = 2_000, 10_000
@@ -313,4 +314,37 @@ async def test_two_streams_of_one_wallet_share_what_is_there(tmp_path: Path) -> 
         assert endings[0] == "error" and all(answer.cut == (answer.events[-1][0] == "error") for answer in answers)
         rows = await gateway.usage_rows()
         assert sum(row["paid_nanos"] for row in rows) == 20_000_000 - gateway.balance(alice)
+        await gateway.assert_settled()
+
+
+async def test_a_short_answer_that_the_wallet_cannot_pay_is_delivered_and_charged_when_it_came_whole(tmp_path: Path) -> None:
+    """All its events in one chunk: it was made and is billed, so nobody is served by keeping it back."""
+    reply = Reply(text=("short",), usage=Usage(input_tokens=5_000, output_tokens=5), pings=0)
+
+    async def at_once(exchange: Exchange) -> None:
+        exchange.seen.bill(MODEL, reply.usage)
+        body = b"".join(event.data for event in render_stream(reply, MODEL))
+        await exchange.body(200, [("content-type", "text/event-stream")], body)
+
+    async with ScriptedUpstream(default=at_once) as up, open_gateway(tmp_path, up.url) as gateway:
+        alice = await gateway.make_user("alice", "0.003")
+        answer = await gateway.ask(alice, stream=True, max_tokens=5)
+        assert answer.status == 200 and answer.events[-1][0] == "message_stop"
+        (row,) = await gateway.usage_rows()
+        assert (row["source"], row["cost_nanos"], row["paid_nanos"]) == ("reported", 10_050_000, 3_000_000)
+        await gateway.assert_settled()
+
+
+async def test_a_stream_that_is_cancelled_from_outside_is_charged_for_what_it_made(tmp_path: Path) -> None:
+    hold = asyncio.Event()
+    async with ScriptedUpstream(default=scripts.answer(pause=(4, hold))) as up, open_gateway(tmp_path, up.url) as gateway:
+        alice = await gateway.make_user("alice", "1")
+        asking = asyncio.ensure_future(gateway.ask(alice, stream=True))
+        await until(lambda: any(gateway.house.walk.streams))
+        await until(lambda: all(running.opened for running in gateway.house.walk.running.values()))
+        for task in list(gateway.house.walk.tasks):
+            task.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        (row,) = await gateway.usage_rows()
+        assert row["source"] == "partial" and row["cost_nanos"] > 0
         await gateway.assert_settled()
