@@ -3,8 +3,8 @@
     head ─ authenticate ─ rate, in-flight ─ read body ─ parse ─ model access ─ hold ─ route ─ relay ─ settle
 
 Cheap before dear: strangers never cost us a body. Order of refusals: 401, 413/429 of the door, 400, 404, 403, 402/429. A refusal
-is a GatewayError and leaves here as one; the door renders it. Run it as a task of its own that nobody cancels: whether the
-client is still there decides nothing about the money.
+is a GatewayError and leaves here as one; the door renders it. Run it in a task that nothing but the end of a shutdown
+cancels: whether the client is still there decides nothing about the money.
 """
 
 from __future__ import annotations
