@@ -16,7 +16,7 @@ import orjson
 from aiohttp import web
 
 from gateway.api import log
-from gateway.api.guard import SERVER_NAME, GuardedProtocol, read_body
+from gateway.api.guard import GuardedProtocol, read_body
 from gateway.api.sink import HttpSink
 from gateway.errors import ClientError, GatewayError, HouseError
 from gateway.house import House
@@ -98,10 +98,6 @@ def _with_support(house: House, error: GatewayError) -> GatewayError:
 
 async def answer_json(sink: HttpSink, value: object, headers: tuple[tuple[str, str], ...] = ()) -> None:
     await sink.answer(200, [JSON, *headers], orjson.dumps(value))
-
-
-def plain_headers(response: web.StreamResponse) -> None:
-    response.headers["server"] = SERVER_NAME
 
 
 def _inbound(house: House, request: web.Request) -> Inbound:

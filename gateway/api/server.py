@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from gateway.api.account import get_credits, get_key, get_usage
-from gateway.api.frame import HOUSE, Handler, answer_json, framed, plain_headers
-from gateway.api.guard import GuardedRunner
+from gateway.api.frame import HOUSE, Handler, answer_json, framed
+from gateway.api.guard import SERVER_NAME, GuardedRunner
 from gateway.api.models import get_model, list_models
 from gateway.api.paths import Endpoint, endpoint_paths, is_api_path
 from gateway.api.sink import HttpSink
@@ -107,4 +107,4 @@ async def _not_found_json(request: web.Request) -> web.StreamResponse:
 
 
 async def _finish_headers(request: web.Request, response: web.StreamResponse) -> None:
-    plain_headers(response)
+    response.headers["server"] = SERVER_NAME

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import functools
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from gateway.access import Key
 from gateway.errors import GatewayError, HouseError, UpstreamError
@@ -23,7 +22,7 @@ from gateway.proxy.ports import Sink
 from gateway.proxy.relay import STREAM_HEADERS, StreamRelay, estimated_outcome, usage_flags
 from gateway.proxy.settlement import resolve
 from gateway.proxy.walk import Inbound, Outcome, Running, Walk
-from gateway.wire.anthropic import PING, error_event, parse_call
+from gateway.wire.anthropic import PING, error_event, parse_call, render_limits
 from gateway.wire.splice import rename_answer_model
 
 
@@ -54,16 +53,11 @@ def authenticate(walk: Walk, inbound: Inbound) -> Key:
 
 
 def tell_limits(walk: Walk, inbound: Inbound, key: Key) -> None:
-    """The key's own bucket, never the upstream's (platform.claude.com/docs/en/api/rate-limits, read 2026-11-20)."""
+    """Every answer says where the key's own bucket stands, never the upstream's."""
     standing = walk.limits.standing(key.id, key.rpm, walk.clock.now_ms())
     if standing is not None:
-        full_at = datetime.fromtimestamp((walk.clock.at_ms() + standing.reset_ms) // 1000, UTC)
-        name = "anthropic-ratelimit-requests-"
-        inbound.limit_headers += [
-            (name + "limit", str(standing.limit)),
-            (name + "remaining", str(standing.remaining)),
-            (name + "reset", full_at.isoformat().replace("+00:00", "Z")),
-        ]
+        full_at_ms = walk.clock.at_ms() + standing.reset_ms
+        inbound.limit_headers += render_limits("requests", standing.limit, standing.remaining, full_at_ms)
 
 
 async def _serve(walk: Walk, running: Running, sink: Sink) -> None:

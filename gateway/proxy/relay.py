@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gateway.book import RanDry
-from gateway.errors import GatewayError, HouseError, UpstreamError
+from gateway.errors import Code, GatewayError, HouseError, UpstreamError
 from gateway.estimates import as_asked, covered_output_tokens, running_output_tokens
 from gateway.pricing import cost_nanos
 from gateway.proxy.admission import await_hold
@@ -44,18 +44,14 @@ END_WITHIN_S = 1
 
 Ending = Literal["", "gone", "dry", "silent", "too_long", "shutdown"]
 
-_ENDINGS: dict[Ending, tuple[Source, GatewayError | None]] = {
+# How each is charged, and what the client is told, if anything. (No errors, but what they are made from: one that is raised
+# again and again would keep the frames of every time.)
+_ENDINGS: dict[Ending, tuple[Source, tuple[Code, str] | None]] = {
     "gone": ("estimated", None),
     "dry": ("estimated", None),
-    "silent": (
-        "partial",
-        UpstreamError("upstream_timeout", "The provider fell silent; what was sent is charged.", reason="silent"),
-    ),
-    "too_long": (
-        "partial",
-        UpstreamError("upstream_timeout", "The answer took longer than this gateway allows.", reason="too_long"),
-    ),
-    "shutdown": ("partial", UpstreamError("unavailable", "The gateway is restarting; ask again.", reason="shutdown")),
+    "silent": ("partial", ("upstream_timeout", "The provider fell silent; what was sent is charged.")),
+    "too_long": ("partial", ("upstream_timeout", "The answer took longer than this gateway allows.")),
+    "shutdown": ("partial", ("unavailable", "The gateway is restarting; ask again.")),
 }
 
 
@@ -280,8 +276,11 @@ class StreamRelay:
             wallet = self._walk.book.wallet(running.key.wallet_id)
             failure = RanDry(wallet)
             self._walk.book.mark_dry(wallet.id, running.conversation, self._walk.clock.now_ms())
-        source, told = _ENDINGS.get(self._ending, ("partial", None))
-        if told is None and self._ending != "gone":
+        source, words = _ENDINGS.get(self._ending, ("partial", None))
+        told: GatewayError | None = None
+        if words is not None:
+            told = UpstreamError(*words, reason=self._ending)
+        elif self._ending != "gone":
             told = failure if isinstance(failure, RanDry) else _ended_early()
         running.inbound.record.error = told.code if told is not None else self._ending
         if told is not None and not running.opened:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
@@ -141,6 +142,13 @@ def render_error(error: GatewayError, request_id: str) -> bytes:
 def error_event(error: GatewayError, request_id: str) -> bytes:
     """A failure told inside a stream, between two events."""
     return b"event: error\ndata: " + render_error(error, request_id) + b"\n\n"
+
+
+def render_limits(what: str, limit: int, remaining: int, full_at_ms: int) -> list[tuple[str, str]]:
+    """The headers that tell of a bucket of `what` (platform.claude.com/docs/en/api/rate-limits, read 2026-11-20)."""
+    full_at = datetime.fromtimestamp(full_at_ms // 1000, UTC).isoformat().replace("+00:00", "Z")
+    name = f"anthropic-ratelimit-{what}-"
+    return [(name + "limit", str(limit)), (name + "remaining", str(remaining)), (name + "reset", full_at)]
 
 
 def read_error_type(event: bytes) -> str:
