@@ -16,8 +16,11 @@ import secrets
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 
 from gateway.errors import ClientError
+from gateway.limits import Terms
+from gateway.money import ONE, Factor
 
 _RANDOM_DIGITS = 56
 _CHECK_DIGITS = 8
@@ -26,6 +29,26 @@ HINT_DIGITS = 8
 
 # In the order in which a message names them; all are looked at.
 CREDENTIAL_HEADERS = ("x-api-key", "api-key", "authorization")
+
+
+Network = IPv4Network | IPv6Network
+
+# The plan of whoever was given none.
+DEFAULT_PLAN = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What keys may do whose own settings do not say otherwise. `models` None = all, no `addresses` = from anywhere;
+    `keys_expire` such as "90d" is the life of a new key, "" = for ever; `factor` multiplies every price.
+    """
+
+    name: str
+    terms: Terms
+    models: frozenset[str] | None = None
+    addresses: tuple[Network, ...] = ()
+    keys_expire: str = ""
+    factor: Factor = ONE
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,20 @@ COUNT_TOKENS_PER_MINUTE = 300
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What a key may do; 0 is unlimited. Tokens are input + cache writes + output, not cache reads; days and months are UTC."""
+
+    rpm: int = 0
+    tpm: int = 0
+    concurrent: int = 0
+    requests_per_day: int = 0
+    tokens_per_month: int = 0
+    spend_per_day_nanos: int = 0
+    spend_per_month_nanos: int = 0
+    spend_total_nanos: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """Where a key stands, for its headers: `reset_ms` until the bucket is full again."""
 

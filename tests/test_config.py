@@ -58,6 +58,11 @@ def test_the_defaults() -> None:
         "max_body_total_mb": 512,
         "max_in_flight": 512,
         "default_max_tokens": 0,
+        "tls_certificate_file": "",
+        "tls_key_file": "",
+        "admin_api": False,
+        "admin_allow": (ip_network("127.0.0.0/8"), ip_network("::1")),
+        "metrics_token_file": "",
     }
     assert settings.server.max_body_bytes == 33_554_432
     assert settings.server.max_body_total_bytes == 536_870_912

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from pydantic_core import PydanticUndefined
 
-from gateway.config import Billing, Brand, Logging, Route, Server, Settings, Timeouts, parse
+from gateway.config import Billing, Brand, Logging, Notices, Route, Server, Settings, Timeouts, Usage, parse
 from gateway.config.errors import options_of
 from gateway.config.models import WEB_SEARCH_DEFAULT_NANOS
-from gateway.config.sections import LISTS, NESTED, SECTIONS
+from gateway.config.sections import LISTS, NAMED, NESTED, SECTIONS, PlanOptions
 from gateway.config.upstreams import ANTHROPIC_URL
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
@@ -51,6 +51,8 @@ def test_the_example_as_shipped_is_the_defaults_and_one_upstream() -> None:
     settings = read(EXAMPLE.read_text(encoding="utf-8"))
     assert (settings.server, settings.brand, settings.billing) == (Server(), Brand(), Billing())
     assert (settings.timeouts, settings.logging) == (Timeouts(), Logging())
+    assert (settings.usage, settings.notices) == (Usage(), Notices())
+    assert settings.plans == read(MAIN).plans
     assert settings.upstreams == read(MAIN).upstreams
     assert list(settings.catalog) == list(read(MAIN).catalog)
 
@@ -58,6 +60,8 @@ def test_the_example_as_shipped_is_the_defaults_and_one_upstream() -> None:
 def test_the_example_loads_with_every_option_in_force(whole_example: Settings) -> None:
     assert (whole_example.server, whole_example.brand, whole_example.billing) == (Server(), Brand(), Billing())
     assert (whole_example.timeouts, whole_example.logging) == (Timeouts(), Logging())
+    assert (whole_example.usage, whole_example.notices) == (Usage(), Notices())
+    assert whole_example.plans["default"].models == {"claude-sonnet-5-5", "claude-haiku-5-5"}
     assert [upstream.name for upstream in whole_example.upstreams] == ["main", "reserve", "by-environment", "in-this-file"]
     assert whole_example.routes["house-model"] == (Route("main", "provider-model-7"), Route("reserve", "house-model"))
     assert whole_example.warnings == ()
@@ -71,7 +75,8 @@ def test_the_example_shows_every_option_of_every_section() -> None:
         assert {option for entry in data[name] for option in entry} == set(options_of(shape)), name
     routes = [route for entry in data["models"] for route in entry.get("routes", ())]
     assert {option for route in routes for option in route} == set(options_of(NESTED["routes"]))
-    assert data.keys() == SECTIONS.keys() | LISTS.keys()
+    assert list(data["plans"]["default"]) == options_of(NAMED["plans"])
+    assert data.keys() == SECTIONS.keys() | LISTS.keys() | NAMED.keys()
 
 
 def test_every_default_that_the_example_shows_is_the_codes(whole_example: Settings) -> None:
@@ -79,6 +84,8 @@ def test_every_default_that_the_example_shows_is_the_codes(whole_example: Settin
     for name, shape in SECTIONS.items():
         for option in options_of(shape):
             assert shape.model_validate({option: written[name][option]}) == shape(), f"{name}.{option}"
+    for option in set(options_of(PlanOptions)) - {"models"}:
+        assert PlanOptions.model_validate({option: written["plans"]["default"][option]}) == PlanOptions(), f"plans.{option}"
     reserve = next(entry for entry in written["upstreams"] if entry["name"] == "reserve")
     assert reserve["base_url"] == ANTHROPIC_URL
     bare = {"name": "reserve", "kind": "anthropic"}
@@ -97,5 +104,5 @@ def test_every_option_of_the_example_is_explained() -> None:
             explained.add(option.group(1))
         # A remark holds for the options right below it.
         why = line.startswith("# ") or (why and option is not None)
-    shapes = (*SECTIONS.values(), *LISTS.values())
+    shapes = (*SECTIONS.values(), *LISTS.values(), *NAMED.values())
     assert explained >= {option for shape in shapes for option in options_of(shape)}

@@ -25,18 +25,22 @@ from pydantic import ValidationError
 from gateway.catalog import Catalog, load_builtin
 from gateway.config.errors import ConfigError, Findings, Problem, kind_of, syntax_error
 from gateway.config.models import Route, Routes, build_models, default_routes
+from gateway.config.plans import PLANS_WITHOUT_FILE, Plans, build_plans
 from gateway.config.sections import (
     LISTS,
+    NAMED,
     NESTED,
     SECTIONS,
     Billing,
     Brand,
     Logging,
     ModelOptions,
+    Notices,
     Options,
     Server,
     Timeouts,
     UpstreamOptions,
+    Usage,
     validation_context,
 )
 from gateway.config.upstreams import Secrets, Upstream, build_upstreams, is_loopback
@@ -46,12 +50,15 @@ __all__ = [
     "Brand",
     "ConfigError",
     "Logging",
+    "Notices",
+    "Plans",
     "Route",
     "Secrets",
     "Server",
     "Settings",
     "Timeouts",
     "Upstream",
+    "Usage",
     "default_paths",
     "load",
     "parse",
@@ -62,27 +69,35 @@ Shape = TypeVar("Shape", bound=Options)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that is declared. `catalog` holds the models that are served: each has at least one route in `routes`."""
+    """Everything that is declared. `catalog` holds the models that are served: each has at least one route in `routes`.
+
+    `folder` is where relative paths start: that of the file, or the working directory without one.
+    """
 
     server: Server
     brand: Brand
     billing: Billing
     timeouts: Timeouts
     logging: Logging
+    usage: Usage
+    notices: Notices
+    plans: Plans
     upstreams: tuple[Upstream, ...]
     catalog: Catalog
     routes: Routes
+    folder: Path
     file_warnings: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What an operator should hear at start, one sentence or two each, without any secret."""
-        if is_loopback(self.server.host) or self.server.trusted_proxies:
+        if is_loopback(self.server.host) or self.server.trusted_proxies or self.server.tls_certificate_file:
             return self.file_warnings
         return (
             *self.file_warnings,
             f"server.host {self.server.host} is reachable from other machines and server.trusted_proxies names no proxy: keys and"
-            " prompts may travel unencrypted. Put a proxy with TLS in front and name it, or listen on 127.0.0.1.",
+            " prompts may travel unencrypted. Put a proxy with TLS in front and name it, set server.tls_certificate_file, or"
+            " listen on 127.0.0.1.",
         )
 
     @property
@@ -154,8 +169,9 @@ def parse(text: str, origin: str, environ: Mapping[str, str], secrets: Secrets =
     except tomllib.TOMLDecodeError as error:
         # Without its cause: a traceback would bring pieces of the file along.
         raise syntax_error(origin, str(error)) from None
-    findings = Findings(origin, text, data, {**SECTIONS, **LISTS}, NESTED)
-    for unknown in data.keys() - SECTIONS.keys() - LISTS.keys():
+    sections = {**SECTIONS, **NAMED, **LISTS}
+    findings = Findings(origin, text, data, sections, NESTED)
+    for unknown in data.keys() - sections.keys():
         noun = "section" if isinstance(data[unknown], dict | list) else "option"
         findings.add((unknown,), findings.unknown((unknown,), noun=noun), noun=noun)
     server = _section(data, "server", Server, findings)
@@ -163,6 +179,11 @@ def parse(text: str, origin: str, environ: Mapping[str, str], secrets: Secrets =
     billing = _section(data, "billing", Billing, findings)
     timeouts = _section(data, "timeouts", Timeouts, findings)
     logging = _section(data, "logging", Logging, findings)
+    usage = _section(data, "usage", Usage, findings)
+    notices = _section(data, "notices", Notices, findings)
+    if bool(server.tls_certificate_file) != bool(server.tls_key_file):
+        missing = "tls_key_file" if server.tls_certificate_file else "tls_certificate_file"
+        findings.add(("server", missing), "a certificate and its key belong together; name both files, or neither")
 
     context = validation_context(_names(data, "upstreams", "name"))
     accounts = _entries(data, "upstreams", UpstreamOptions, findings, context)
@@ -174,15 +195,43 @@ def parse(text: str, origin: str, environ: Mapping[str, str], secrets: Secrets =
     entries = _entries(data, "models", ModelOptions, findings, context)
     _check_single(data, "models", "id", "another [[models]] has this id", findings)
     catalog, routes, more = build_models(load_builtin(), entries, upstreams, findings)
+    plans = build_plans(data.get("plans", {}), catalog, findings)
     findings.raise_if_any()
-    return Settings(server, brand, billing, timeouts, logging, upstreams, catalog, routes, (*warnings, *more))
+    return Settings(
+        server=server,
+        brand=brand,
+        billing=billing,
+        timeouts=timeouts,
+        logging=logging,
+        usage=usage,
+        notices=notices,
+        plans=plans,
+        upstreams=upstreams,
+        catalog=catalog,
+        routes=routes,
+        folder=Path(origin).parent,
+        file_warnings=(*warnings, *more),
+    )
 
 
 def _settings_without_file() -> Settings:
     demo = Upstream(name="demo", kind="demo")
     catalog = Catalog(load_builtin())
     routes = MappingProxyType({model.id: default_routes(model, (demo,)) for model in catalog})
-    return Settings(Server(), Brand(), Billing(), Timeouts(), Logging(), (demo,), catalog, routes)
+    return Settings(
+        server=Server(),
+        brand=Brand(),
+        billing=Billing(),
+        timeouts=Timeouts(),
+        logging=Logging(),
+        usage=Usage(),
+        notices=Notices(),
+        plans=PLANS_WITHOUT_FILE,
+        upstreams=(demo,),
+        catalog=catalog,
+        routes=routes,
+        folder=Path(),
+    )
 
 
 def _section(data: Mapping[str, Any], name: str, shape: type[Shape], findings: Findings) -> Shape:

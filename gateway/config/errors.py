@@ -98,7 +98,9 @@ class Findings:
         """What to say of a name that is no option: with the nearest one beside it, or the section that does have it."""
         last, around = str(where[-1]), where[:-1]
         keys = [key for key in around if isinstance(key, str)]
-        shape = {**self._shapes, **self._nested}[keys[-1]] if keys else None
+        known = {**self._shapes, **self._nested}
+        # In [plans.free] the name is the file's own, and "plans" says what may stand there.
+        shape = next((known[key] for key in reversed(keys) if key in known), None)
         near = nearest(last, options_of(shape) if shape else self._shapes)
         if near is not None:
             return f"unknown {noun}; did you mean {self.name((*around, near))}?"

@@ -20,6 +20,7 @@ from gateway.config.errors import kind_of, nearest, shown
 from gateway.money import ONE, BadAmount, Factor, parse_deposit, parse_usd
 
 Network = IPv4Network | IPv6Network
+LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1"))
 Kind = Literal["anthropic", "demo"]
 
 BYTES_PER_MB = 1024 * 1024
@@ -28,6 +29,8 @@ _MOUNT = re.compile(r"(?:/[A-Za-z0-9._~-]+)*", re.ASCII)
 _KEY_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}[_-]", re.ASCII)
 _UPSTREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}", re.ASCII)
 _MODEL_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{{0,{NAME_CHARS_MAX - 1}}}", re.ASCII)
+# At most ten years, as the desk has it.
+_LIFETIME = re.compile(r"[1-9]\d{0,3}d|[1-9]\d{0,4}h|[1-9]\d{0,6}m", re.ASCII)
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -85,6 +88,22 @@ def _network(value: object) -> Network:
     except ValueError:
         raise ValueError('expected an address or a CIDR range, such as "10.0.0.0/8"') from None
     raise ValueError(f'has bits set beyond its prefix; write "{widened}"')
+
+
+def _path(text: str) -> str:
+    if "\0" in text or len(text) > 4096:
+        raise ValueError("expected the path of a file")
+    return text
+
+
+def _lifetime(text: str) -> str:
+    if text and not _LIFETIME.fullmatch(text):
+        raise ValueError('expected a duration such as "12h" or "90d", or "" for never')
+    return text
+
+
+def is_plan_name(text: str) -> bool:
+    return _UPSTREAM_NAME.fullmatch(text) is not None
 
 
 def _brand_name(text: str) -> str:
@@ -183,7 +202,10 @@ _Listed = Field(strict=False)
 Nanos = Annotated[int, PlainValidator(_usd)]
 PriceFactor = Annotated[Factor, PlainValidator(_factor)]
 ModelName = Annotated[str, AfterValidator(_model_name)]
+Networks = Annotated[tuple[Annotated[Network, PlainValidator(_network)], ...], _Listed]
 Tokens = Annotated[int, Field(ge=1, le=100_000_000)]
+# 0 is unlimited. SQLite and JavaScript hold more, no limit needs it.
+Limit = Annotated[int, Field(ge=0, le=10**12)]
 Megabytes = Annotated[int, Field(ge=1, le=65_536)]
 # A day is longer than any of our waits should ever be; beyond it a limit is a mistake in its unit.
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -204,11 +226,16 @@ class Server(Options):
         "/api",
         "/api/proxy",
     )
-    trusted_proxies: Annotated[tuple[Annotated[Network, PlainValidator(_network)], ...], _Listed] = ()
+    trusted_proxies: Networks = ()
     max_body_mb: Megabytes = 32
     max_body_total_mb: Annotated[Megabytes, AfterValidator(_room_for_one_body), Field(validate_default=True)] = 512
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 512
     default_max_tokens: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    tls_certificate_file: Annotated[str, AfterValidator(_path)] = ""
+    tls_key_file: Annotated[str, AfterValidator(_path)] = ""
+    admin_api: bool = False
+    admin_allow: Networks = LOOPBACK
+    metrics_token_file: Annotated[str, AfterValidator(_path)] = ""
 
     @property
     def max_body_bytes(self) -> int:
@@ -251,11 +278,39 @@ class Logging(Options):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class Usage(Options):
+    retention_days: Annotated[int, Field(ge=0, le=36_500)] = 90
+
+
+class Notices(Options):
+    low_balance_nanos: Annotated[int, PlainValidator(_usd)] = Field(default=parse_usd("1.00"), alias="low_balance")
+    webhook_url: Annotated[str, AfterValidator(_url_or_empty)] = ""
+    webhook_secret_file: Annotated[str, AfterValidator(_path)] = ""
+
+
+class PlanOptions(Options):
+    """What keys of a plan's users may do where they say nothing themselves; 0 is unlimited, no `models` are all."""
+
+    rpm: Limit = 10
+    tpm: Limit = 0
+    concurrent: Limit = 0
+    requests_per_day: Limit = 0
+    tokens_per_month: Limit = 0
+    spend_per_day_nanos: Annotated[int, PlainValidator(_usd)] = Field(default=0, alias="spend_per_day")
+    spend_per_month_nanos: Annotated[int, PlainValidator(_usd)] = Field(default=0, alias="spend_per_month")
+    spend_total_nanos: Annotated[int, PlainValidator(_usd)] = Field(default=0, alias="spend_total")
+    models: Annotated[tuple[ModelName, ...], _Listed] | None = None
+    addresses: Networks = ()
+    keys_expire: Annotated[str, AfterValidator(_lifetime)] = ""
+    factor: PriceFactor = ONE
+
+
 class UpstreamOptions(Options):
     """`base_url` of None is the kind's own; exactly one of the three secrets, none for a demo."""
 
     name: Annotated[str, AfterValidator(_upstream_name)]
     kind: Kind
+    enabled: bool = True
     base_url: Annotated[str, AfterValidator(_url)] | None = None
     api_key_env: Annotated[str, AfterValidator(_environment_name)] | None = None
     api_key_file: str | None = None
@@ -297,6 +352,10 @@ SECTIONS: dict[str, type[Options]] = {
     "billing": Billing,
     "timeouts": Timeouts,
     "logging": Logging,
+    "usage": Usage,
+    "notices": Notices,
 }
+# Sections of which there are any number, each with a name of its own: [plans.NAME].
+NAMED: dict[str, type[Options]] = {"plans": PlanOptions}
 LISTS: dict[str, type[Options]] = {"upstreams": UpstreamOptions, "models": ModelOptions}
 NESTED: dict[str, type[Options]] = {"routes": RouteOptions}

@@ -100,7 +100,7 @@ def statement(conn: sqlite3.Connection, wallet_id: int, limit: int) -> list[dict
         from (
           select * from transfers where debit_account = :wallet
           union all
-          select * from transfers where credit_account = :wallet and kind in ('deposit', 'promo')
+          select * from transfers where credit_account = :wallet and kind in ('deposit', 'promo', 'refund')
         )
         order by id desc
         limit :limit

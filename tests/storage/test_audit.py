@@ -261,7 +261,7 @@ TAMPERINGS = [
         "usage of a request that never was, above all others",
         """insert into usage select {unseen}, at_ms, wallet_id, key_id, model, upstream, upstream_model, price_id, input_tokens,
           output_tokens, cache_write_5m_tokens, cache_write_1h_tokens, cache_read_tokens, web_searches, speed, geography, 0, 0,
-          source, flags from usage where request_id = {settled}""",
+          source, flags, service_tier from usage where request_id = {settled}""",
         {"4c": [{"request_id": "{unseen}"}], "7": [{"table": "usage"}]},
     ),
     Tampering(

@@ -68,13 +68,16 @@ async def test_a_later_migration_leaves_a_whole_copy_of_the_file_before_it(
     async with open_ledger(tmp_path, clock) as ledger:
         alice = await ledger.make_wallet("alice", usd("10"))
         await ledger.settle(ledger.admit(alice, usd("1")), usd("1"))
-    (folder / "0002_later.sql").write_text(SECOND)
+    shutil.copytree(migrations_folder(), folder, dirs_exist_ok=True)
+    newest = find_migrations(folder)[-1][0]
+    later = folder / f"{newest + 1:04d}_later.sql"
+    later.write_text(SECOND.replace("user_version = 2", f"user_version = {newest + 1}"))
     with closing(open_writer(path)) as conn:
-        assert migrate(conn, path, folder) == ["0002_later.sql"]
-        assert schema_version(conn) == 2 and "later" in tables(conn)
+        assert migrate(conn, path, folder) == [later.name]
+        assert schema_version(conn) == newest + 1 and "later" in tables(conn)
         assert_books_balance(conn)
-    with closing(open_reader(tmp_path / "pagegrid.before-schema-2.db")) as copy:
-        assert schema_version(copy) == 1 and "later" not in tables(copy)
+    with closing(open_reader(tmp_path / f"pagegrid.before-schema-{newest + 1}.db")) as copy:
+        assert schema_version(copy) == newest and "later" not in tables(copy)
         assert copy.execute("select balance_nanos from accounts where id = ?", (alice,)).fetchone() == (usd("9"),)
         assert_books_balance(copy)
     assert not list(tmp_path.glob("*.partial"))
