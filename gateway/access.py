@@ -14,9 +14,10 @@ import hashlib
 import re
 import secrets
 import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from types import MappingProxyType
 
 from gateway.errors import ClientError
 from gateway.limits import Terms
@@ -51,20 +52,44 @@ class Plan:
     factor: Factor = ONE
 
 
+_NOTHING_LIMITED = Terms()
+NO_PLANS: Mapping[str, Plan] = MappingProxyType({DEFAULT_PLAN: Plan(DEFAULT_PLAN, _NOTHING_LIMITED)})
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What a key says for itself; None is "as the plan has it". `limits` holds only what is said, by the names of Terms."""
+
+    limits: tuple[tuple[str, int], ...] = ()
+    models: frozenset[str] | None = None
+    addresses: tuple[Network, ...] | None = None
+    factor: Factor = ONE
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key as the walk needs it. `rpm` 0 = unlimited; `models` None = all; `dead_at_ms` = expiry or revocation, if any."""
+    """A key as it is stored, and below the line as its plan completes it (`KeyRing` does).
+
+    `root_id` is the first key of a chain of rotations: limits are counted there. `dead_at_ms` = expiry or revocation, if any.
+    `models` None = all, no `addresses` = from anywhere; `factors` multiply every price.
+    """
 
     id: int
+    root_id: int
     user_id: int
     user_name: str
     wallet_id: int
     name: str
     hint: str
-    rpm: int
-    models: frozenset[str] | None
-    expires_at_ms: int | None
-    revoked_at_ms: int | None
+    plan: str = DEFAULT_PLAN
+    own: Own = Own()
+    expires_at_ms: int | None = None
+    revoked_at_ms: int | None = None
+    # ──
+    terms: Terms = _NOTHING_LIMITED
+    models: frozenset[str] | None = None
+    addresses: tuple[Network, ...] = ()
+    factors: tuple[Factor, ...] = ()
 
     @property
     def dead_at_ms(self) -> int | None:
@@ -92,14 +117,53 @@ def hint_of(prefix: str, secret: str) -> str:
     return secret[: len(prefix) + HINT_DIGITS]
 
 
+def complete(key: Key, plan: Plan) -> Key:
+    """The key with what its plan says wherever it says nothing itself."""
+    own = key.own
+    return replace(
+        key,
+        terms=replace(plan.terms, **dict(own.limits)),
+        models=plan.models if own.models is None else own.models,
+        addresses=plan.addresses if own.addresses is None else own.addresses,
+        factors=tuple(factor for factor in (plan.factor, own.factor) if factor != ONE),
+    )
+
+
 class KeyRing:
-    """All keys by hash. `put` and `drop` follow the database in the same step as its commit."""
+    """All keys by hash, each completed by its plan. `put` and `drop` follow the database in the same step as its commit.
 
-    def __init__(self, keys: Iterable[tuple[bytes, Key]] = ()) -> None:
-        self._by_hash: dict[bytes, Key] = dict(keys)
+    A key of a plan that is not declared has the terms of `default`: a server does not start with one, commands may.
+    """
 
-    def put(self, secret_hash: bytes, key: Key) -> None:
-        self._by_hash[secret_hash] = key
+    def __init__(self, keys: Iterable[tuple[bytes, Key]] = (), plans: Mapping[str, Plan] = NO_PLANS) -> None:
+        self._plans = plans
+        self._by_hash: dict[bytes, Key] = {}
+        for secret_hash, key in keys:
+            self.put(secret_hash, key)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._by_hash.values())
+
+    def put(self, secret_hash: bytes, key: Key) -> Key:
+        """Returns it as it is completed."""
+        completed = self._by_hash[secret_hash] = self.completed(key)
+        return completed
+
+    def knows(self, secret_hash: bytes) -> bool:
+        return secret_hash in self._by_hash
+
+    def completed(self, key: Key) -> Key:
+        return complete(key, self._plans.get(key.plan) or self._plans[DEFAULT_PLAN])
+
+    def set_plans(self, plans: Mapping[str, Plan]) -> None:
+        """Other plans, in force for every key at once."""
+        self._plans = plans
+        self._by_hash = {secret_hash: self.completed(key) for secret_hash, key in self._by_hash.items()}
+
+    def set_user_plan(self, user_id: int, plan: str) -> None:
+        for secret_hash, key in self._by_hash.items():
+            if key.user_id == user_id:
+                self._by_hash[secret_hash] = self.completed(replace(key, plan=plan))
 
     def drop(self, secret_hash: bytes) -> None:
         self._by_hash.pop(secret_hash, None)
@@ -136,6 +200,22 @@ def check_model(key: Key, model: str) -> None:
     if key.models is not None and model not in key.models:
         allowed = ", ".join(sorted(key.models)) or "none"
         raise ClientError("forbidden", f"This key may not use {model}; allowed: {allowed}.", param="model")
+
+
+def check_address(key: Key, address: str) -> None:
+    """Raises ClientError `forbidden` unless the key may be used from there."""
+    if not key.addresses:
+        return
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        parsed = None
+    # ::ffff:10.0.0.1 is 10.0.0.1, seen by a socket that takes both families.
+    mapped = getattr(parsed, "ipv4_mapped", None) or parsed
+    if mapped is None or not any(mapped in network for network in key.addresses):
+        raise ClientError(
+            "forbidden", f"This key may not be used from {address or 'here'}. Ask the operator to allow this address."
+        )
 
 
 def unauthenticated(message: str) -> ClientError:

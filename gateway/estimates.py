@@ -27,12 +27,18 @@ OVERHEAD_TOKENS = 500
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What to ask of the wallet, and what it was made from."""
+    """What to ask of the wallet, and what it was made from; of the input `cached_tokens` should be read from the cache."""
 
     need_nanos: int
     want_nanos: int
     input_tokens: int
     output_tokens: int
+    cached_tokens: int = 0
+
+    @property
+    def counted_tokens(self) -> int:
+        """What token limits count: not what the cache reads."""
+        return self.input_tokens - self.cached_tokens + self.output_tokens
 
 
 def input_tokens(call: Call, context_tokens: int, image_tokens: int) -> int:
@@ -66,7 +72,7 @@ def demand(
     for price in prices:
         needs.append(_held_nanos(price, call, estimate, warm_tokens, output))
         wants.append(_held_nanos(price, call, estimate, warm_tokens, wanted))
-    return Demand(max(needs), max(wants), estimate, output)
+    return Demand(max(needs), max(wants), estimate, output, _cached(call, estimate, warm_tokens))
 
 
 def as_asked(usage: Usage, call: Call) -> Usage:
@@ -97,11 +103,15 @@ def _held_nanos(price: Price, call: Call, estimate: int, warm_tokens: int, outpu
     by_class = {"none": rates.input, "5m": rates.cache_write_5m, "1h": rates.cache_write_1h}[call.cache]
     # A cache write costs more than plain input on some models and less on none; hold for the dearer of the two.
     fresh = max(by_class, rates.input)
-    warm = min(estimate, warm_tokens) if call.cache != "none" else 0
+    warm = _cached(call, estimate, warm_tokens)
     total = (
         warm * rates.cache_read + (estimate - warm) * fresh + output_tokens * rates.output + call.searches_max * price.web_search
     )
     return scale(total, price.multipliers(fast=call.fast, us=call.us))
+
+
+def _cached(call: Call, estimate: int, warm_tokens: int) -> int:
+    return min(estimate, warm_tokens) if call.cache != "none" else 0
 
 
 def _multipliers(price: Price, usage: Usage) -> tuple[Factor, ...]:

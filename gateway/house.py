@@ -23,10 +23,11 @@ from gateway.chores import start_chores
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
 from gateway.desk.desk import Desk
+from gateway.desk.history import read_history
 from gateway.desk.ledger import ring_findings
 from gateway.errors import HouseError
 from gateway.ids import IdSource
-from gateway.limits import RateLimits
+from gateway.limits import Limits
 from gateway.metrics import alarm
 from gateway.money import ONE
 from gateway.proxy.walk import Door, Releases, Rules, Station, Walk
@@ -103,8 +104,13 @@ async def _build(
     book = Book(releases.released)
     for wallet in wallets.load_wallets(conn):
         book.open_wallet(wallet)
-    ring = KeyRing(keys.load_live_keys(conn, clock.at_ms()))
-    ids = IdSource(recovery.highest_request_id(conn))
+    ring = KeyRing(keys.load_live_keys(conn, clock.at_ms()), settings.plans)
+    booted_above_id = recovery.highest_request_id(conn)
+    ids = IdSource(booted_above_id)
+    limits = Limits()
+    limited = {key.root_id for key in ring if key.terms.need_history}
+    for history in read_history(conn, limited, booted_above_id, clock.at_ms()):
+        limits.load(*history)
 
     def freeze(wallet_id: int) -> None:
         book.freeze(wallet_id)
@@ -127,7 +133,7 @@ async def _build(
         ids=ids,
         keys=ring,
         catalog=settings.catalog,
-        limits=RateLimits(),
+        limits=limits,
         router=Router(_deployments(settings), {upstream.name: upstream.max_concurrent for upstream in settings.upstreams}),
         book=book,
         store=writer,
@@ -137,7 +143,19 @@ async def _build(
     )
     path = data_dir / database.FILE_NAME
     switchboard = Switchboard(settings, walk.router, stations, clock)
-    desk = Desk(path, writer, book, ring, settings.catalog, clock, settings.brand.key_prefix, switchboard)
+    desk = Desk(
+        database=path,
+        writer=writer,
+        book=book,
+        keys=ring,
+        limits=limits,
+        catalog=settings.catalog,
+        plans=settings.plans,
+        clock=clock,
+        key_prefix=settings.brand.key_prefix,
+        upstreams=switchboard,
+        booted_above_id=booted_above_id,
+    )
     return House(settings, data_dir, walk, desk, writer, reader), transports
 
 

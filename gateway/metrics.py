@@ -18,3 +18,8 @@ def alarm(name: str, message: str) -> None:
     """Ring: `name` is the counter (`alarm_<name>`), `message` the line for the operator; no secrets, no bodies."""
     counters["alarm_" + name] += 1
     logger.critical("%s: %s", name, message)
+
+
+def limit_hit(name: str) -> None:
+    """A request was refused, or stopped, by this limit of its key."""
+    counters["limit_" + name] += 1

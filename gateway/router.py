@@ -15,9 +15,11 @@ import hashlib
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from gateway.health import Cause, Failure, Health, State
+from gateway.money import Factor
 from gateway.pricing import Price
 
 BINDING_MS = 3_600_000
@@ -38,6 +40,17 @@ class Deployment:
     list_price: Price
     priority: int = 0
     weight: int = 1
+
+
+@lru_cache(maxsize=4096)
+def _with_factors(deployment: Deployment, factors: tuple[Factor, ...]) -> Deployment:
+    price = replace(deployment.price, factors=(*deployment.price.factors, *factors))
+    return replace(deployment, price=price, terms=price.terms())
+
+
+def for_key(deployment: Deployment, factors: tuple[Factor, ...]) -> Deployment:
+    """The deployment as one key pays for it: the factors of its plan and its own beside those that all pay."""
+    return _with_factors(deployment, factors) if factors else deployment
 
 
 @dataclass(slots=True)

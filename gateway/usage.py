@@ -34,6 +34,11 @@ class Usage:
         """Everything that was read: what a price tier is judged by."""
         return self.input_tokens + self.cache_read_tokens + self.cache_write_5m_tokens + self.cache_write_1h_tokens
 
+    @property
+    def counted_tokens(self) -> int:
+        """What token limits count: everything but cache reads."""
+        return self.input_tokens + self.cache_write_5m_tokens + self.cache_write_1h_tokens + self.output_tokens
+
 
 def tokens_of_bytes(output_bytes: int) -> int:
     """⌈bytes ÷ 3.5⌉, in whole numbers."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.access import Key, hash_secret, hint_of, make_secret
+from gateway.access import Key, Own, hash_secret, hint_of, make_secret
 from gateway.api.server import serving
 from gateway.chores import watch_streams
 from gateway.config import parse
@@ -102,18 +102,21 @@ class Gateway:
         name: str,
         balance: str = "10",
         *,
+        limits: Mapping[str, int] | None = None,
         rpm: int = 0,
         models: frozenset[str] | None = None,
+        plan: str = "default",
+        own: Own | None = None,
         expires_at_ms: int | None = None,
     ) -> User:
-        """A user with a wallet of `balance` USD and a key."""
+        """A user with a wallet of `balance` USD and a key that says for itself what `limits` (by the names of Terms) say."""
         desk = self.house.desk
         at_ms = desk.clock.at_ms()
         secret = make_secret(desk.key_prefix)
         amount = parse_usd(balance)
 
         def job(ledger: LedgerWriter) -> tuple[int, int]:
-            user_id = insert_user(ledger.conn, name, None, "user", at_ms)
+            user_id = insert_user(ledger.conn, name, None, "user", at_ms, plan)
             wallet_id = wallets.create_wallet(ledger.conn, user_id)
             key_id = insert_key(
                 ledger.conn,
@@ -121,8 +124,7 @@ class Gateway:
                 name=f"{name}'s key",
                 secret_hash=hash_secret(secret),
                 hint=hint_of(desk.key_prefix, secret),
-                rpm=rpm,
-                models=models,
+                own=own or Own(tuple({"rpm": rpm, **(limits or {})}.items()), models),
                 expires_at_ms=expires_at_ms,
                 rotated_from=None,
                 at_ms=at_ms,
@@ -136,8 +138,7 @@ class Gateway:
         with closing(open_reader(desk.database)) as conn:
             found = find_key(conn, key_id)
         assert found is not None
-        desk.keys.put(*found)
-        user = User(secret, found[1])
+        user = User(secret, desk.keys.put(*found))
         self.users.append(user)
         return user
 

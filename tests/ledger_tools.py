@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
-from gateway.access import hash_secret, make_secret
+from gateway.access import Own, hash_secret, make_secret
 from gateway.book import Book, Hold, Resolution, Wallet
 from gateway.clock import Clock
 from gateway.ids import IdSource
@@ -79,8 +79,7 @@ class Ledger:
                 name="laptop",
                 secret_hash=hash_secret(make_secret("sk-pgrid-")),
                 hint="sk-pgrid-01234567",
-                rpm=10,
-                models=None,
+                own=Own(),
                 expires_at_ms=None,
                 rotated_from=None,
                 at_ms=at_ms,

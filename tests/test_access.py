@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from dataclasses import replace
+from ipaddress import ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.access import Key, KeyRing, check_model, hash_secret, hint_of, looks_like_key, make_secret
+from gateway.access import (
+    Key,
+    KeyRing,
+    Own,
+    Plan,
+    check_address,
+    check_model,
+    hash_secret,
+    hint_of,
+    looks_like_key,
+    make_secret,
+)
 from gateway.errors import ClientError
+from gateway.limits import Terms
+from gateway.money import Factor
 
 PREFIX = "sk-pgrid-"
 OURS, OTHER = make_secret(PREFIX), make_secret(PREFIX)
@@ -20,7 +35,12 @@ NOW = 1_000
 
 
 def key(number: int = 1, *, expires: int | None = None, revoked: int | None = None, models: frozenset[str] | None = None) -> Key:
-    return Key(number, number, "alice", 5, "laptop", hint_of(PREFIX, OURS), 10, models, expires, revoked)
+    return Key(
+        *(number, number, number, "alice", 5, "laptop", hint_of(PREFIX, OURS)),
+        own=Own(models=models),
+        expires_at_ms=expires,
+        revoked_at_ms=revoked,
+    )
 
 
 def ring(**keys: Key) -> KeyRing:
@@ -184,9 +204,69 @@ def test_a_key_that_is_dropped_is_dead_at_once_and_a_user_loses_all_of_his() -> 
 
 def test_a_key_may_use_what_it_lists() -> None:
     check_model(key(), "anything")
-    check_model(key(models=frozenset({"b", "a"})), "a")
+    some, none = (ring().completed(key(models=models)) for models in (frozenset({"b", "a"}), frozenset[str]()))
+    check_model(some, "a")
     with pytest.raises(ClientError, match="may not use c; allowed: a, b") as refused:
-        check_model(key(models=frozenset({"b", "a"})), "c")
+        check_model(some, "c")
     assert (refused.value.status, refused.value.param) == (403, "model")
     with pytest.raises(ClientError, match="allowed: none"):
-        check_model(key(models=frozenset()), "c")
+        check_model(none, "c")
+
+
+PLAN = Plan(
+    "free",
+    Terms(rpm=10, tpm=40_000, spend_total_nanos=5),
+    models=frozenset({"small"}),
+    addresses=(ip_network("10.0.0.0/8"),),
+    factor=Factor.parse("1.2"),
+)
+
+
+def test_a_plan_says_what_a_key_does_not_say_itself() -> None:
+    plans = KeyRing(plans={"free": PLAN, "default": Plan("default", Terms(rpm=1))})
+    silent = plans.completed(replace(key(), plan="free"))
+    assert (silent.terms, silent.models, silent.addresses, silent.factors) == (
+        *(PLAN.terms, PLAN.models, PLAN.addresses),
+        (PLAN.factor,),
+    )
+    own = Own(limits=(("rpm", 0), ("tpm", 7)), models=frozenset({"large"}), addresses=(), factor=Factor.parse("0.5"))
+    outspoken = plans.completed(replace(key(), plan="free", own=own))
+    assert outspoken.terms == Terms(rpm=0, tpm=7, spend_total_nanos=5)
+    assert (outspoken.models, outspoken.addresses) == ({"large"}, ())
+    assert outspoken.factors == (PLAN.factor, own.factor)
+    # A plan that is not declared (any more) gives nobody more than the default.
+    assert plans.completed(replace(key(), plan="gone")).terms == Terms(rpm=1)
+
+
+def test_other_plans_are_in_force_for_every_key_at_once_and_a_user_can_change_his() -> None:
+    keys = ring()
+    assert all(known.terms == Terms() for known in keys)
+    keys.set_plans({"default": Plan("default", Terms(rpm=3)), "free": PLAN})
+    assert all(known.terms == Terms(rpm=3) for known in keys)
+    keys.set_user_plan(2, "free")
+    assert {known.user_id: known.terms.rpm for known in keys} == {1: 3, 2: 10, 3: 3}
+    assert keys.authenticate([("x-api-key", OTHER)], PREFIX, NOW).plan == "free"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "address", "allowed"),
+    [
+        ((), "203.0.113.9", True),
+        (("203.0.113.0/24", "10.0.0.0/8"), "10.1.2.3", True),
+        (("203.0.113.0/24",), "203.0.114.1", False),
+        (("10.0.0.0/8",), "::ffff:10.0.0.1", True),
+        (("10.0.0.0/8",), "::ffff:11.0.0.1", False),
+        (("2001:db8::/32",), "2001:db8::1", True),
+        (("2001:db8::/32",), "10.0.0.1", False),
+        (("0.0.0.0/0",), "", False),
+        (("0.0.0.0/0",), "a stranger", False),
+    ],
+)
+def test_a_key_may_be_used_from_its_addresses(addresses: tuple[str, ...], address: str, allowed: bool) -> None:
+    bound = replace(key(), addresses=tuple(ip_network(text) for text in addresses))
+    if allowed:
+        check_address(bound, address)
+    else:
+        with pytest.raises(ClientError, match="may not be used from") as refused:
+            check_address(bound, address)
+        assert refused.value.status == 403

@@ -14,7 +14,8 @@ from gateway.desk.usage import find_usage_of
 from gateway.errors import ClientError, HouseError
 from gateway.house import House
 from gateway.ids import parse_id
-from gateway.money import to_micros
+from gateway.limits import Level
+from gateway.money import format_usd, to_micros
 from gateway.proxy.exchange import authenticate
 from gateway.proxy.walk import Inbound
 
@@ -25,10 +26,7 @@ SETTLE_WAIT_S = 5
 async def get_key(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
     walk = house.walk
     key = authenticate(walk, inbound)
-    standing = walk.limits.standing(key.id, key.rpm, walk.clock.now_ms())
-    limits: dict[str, Any] = {"requests_per_minute": key.rpm or None}
-    if standing is not None:
-        limits |= {"requests_remaining": standing.remaining, "full_again_in_ms": standing.reset_ms}
+    levels = walk.limits.levels(key.root_id, key.terms, walk.clock.at_ms(), walk.clock.now_ms())
     await answer_json(
         sink,
         {
@@ -36,11 +34,26 @@ async def get_key(house: House, request: web.Request, inbound: Inbound, sink: Ht
             "name": key.name,
             "hint": key.hint,
             "user": key.user_name,
-            "limits": limits,
+            "plan": key.plan,
+            "limits": {level.name.removesuffix("_nanos"): _level(level) for level in levels},
             "models": None if key.models is None else sorted(key.models),
+            "addresses": [str(network) for network in key.addresses] or None,
             "expires_at": None if key.dead_at_ms is None else _rfc3339(key.dead_at_ms),
         },
     )
+
+
+def _level(level: Level) -> dict[str, Any]:
+    """Money as decimal texts of US dollars; `reserved` is what running requests hold."""
+    amounts: dict[str, Any] = {
+        "limit": level.limit,
+        "used": level.used,
+        "reserved": level.reserved,
+        "remaining": max(0, level.limit - level.used - level.reserved),
+    }
+    if level.name.endswith("_nanos"):
+        amounts = {f"{name}_usd": format_usd(nanos) for name, nanos in amounts.items()}
+    return {**amounts, "resets_at": None if level.resets_at_ms is None else _rfc3339(level.resets_at_ms)}
 
 
 async def get_credits(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:

@@ -22,6 +22,7 @@ from gateway.pricing import Price, Rates, scale
 from gateway.proxy.admission import find_model
 from gateway.proxy.exchange import authenticate
 from gateway.proxy.walk import Inbound
+from gateway.router import for_key
 
 LIMIT_DEFAULT = 20
 LIMIT_MAX = 1000
@@ -41,7 +42,7 @@ async def list_models(house: House, request: web.Request, inbound: Inbound, sink
         sink,
         {
             "object": "list",
-            "data": [_shown(house, model) for model in page],
+            "data": [_shown(house, key, model) for model in page],
             "has_more": more,
             "first_id": page[0].id if page else None,
             "last_id": page[-1].id if page else None,
@@ -51,7 +52,7 @@ async def list_models(house: House, request: web.Request, inbound: Inbound, sink
 
 async def get_model(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
     key: Key = authenticate(house.walk, inbound)
-    await answer_json(sink, _shown(house, find_model(house.walk, key, request.match_info["model"])))
+    await answer_json(sink, _shown(house, key, find_model(house.walk, key, request.match_info["model"])))
 
 
 def _page(models: list[Model], request: web.Request) -> tuple[list[Model], bool]:
@@ -81,7 +82,7 @@ def _position(ids: list[str], model_id: str, name: str) -> int:
     return ids.index(model_id)
 
 
-def _shown(house: House, model: Model) -> dict[str, Any]:
+def _shown(house: House, key: Key, model: Model) -> dict[str, Any]:
     deployments = house.walk.router.deployments(model.id)
     created_at = model.created_at or UNKNOWN_RELEASE
     kinds = {house.walk.stations[deployment.upstream].provider.kind for deployment in deployments}
@@ -103,7 +104,7 @@ def _shown(house: House, model: Model) -> dict[str, Any]:
         "context_window": model.context_tokens,
         "aliases": list(model.aliases),
         "list_price": _price(model.price),
-        "price": _price(deployments[0].price),
+        "price": _price(for_key(deployments[0], key.factors).price),
         "price_assumed": model.price_assumed,
     }
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import click
 
@@ -22,6 +23,9 @@ from gateway.cli.context import (
     yes_option,
 )
 from gateway.cli.desk_client import perform
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class _KeyId(click.ParamType[int]):
@@ -43,18 +47,83 @@ def keys() -> None:
     """Keys of users."""
 
 
+class _Limit(click.ParamType[int | str]):
+    """A number, 0 for unlimited, or "plan"."""
+
+    name = "n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == "plan":
+            return "plan"
+        if not re.fullmatch(r"[0-9]{1,13}", str(value)):
+            self.fail('write a whole number, 0 for unlimited, or "plan" for what the plan says', param, ctx)
+        return int(value)
+
+
+_OPTIONS: tuple[tuple[str, click.ParamType[Any], str], ...] = (
+    ("--rpm", _Limit(), "Requests per minute."),
+    ("--tpm", _Limit(), "Tokens per minute: input, cache writes and output."),
+    ("--concurrent", _Limit(), "Requests at one time."),
+    ("--requests-per-day", _Limit(), "Answered requests per day (UTC)."),
+    ("--tokens-per-month", _Limit(), "Tokens per calendar month (UTC)."),
+    ("--spend-per-day", click.STRING, "US dollars per day (UTC)."),
+    ("--spend-per-month", click.STRING, "US dollars per calendar month (UTC)."),
+    ("--spend-total", click.STRING, "US dollars in all."),
+    ("--models", click.STRING, 'Models it may use, with commas between; "plan" for the plan\'s.'),
+    ("--addresses", click.STRING, 'Addresses or CIDR ranges it may be used from, with commas between; "any" or "plan".'),
+    ("--factor", click.STRING, "Multiplier on every price, such as 0.9."),
+    ("--expires", click.STRING, "Such as 90m, 12h or 30d from now, or never."),
+)
+
+
+def terms_options(command: Callable[P, T]) -> Callable[P, T]:
+    """What a key may do. A limit is a number, 0 for unlimited, or "plan"; what is left out is the plan's, or stays."""
+    for name, kind, text in reversed(_OPTIONS):
+        command = click.option(name, type=kind, help=text)(command)
+    return command
+
+
 @keys.command()
 @place_options
 @click.argument("user")
 @click.option("--name", default="default", show_default=True, help="For people, such as the machine it is used on.")
-@click.option("--rpm", type=int, default=10, show_default=True, help="Requests per minute; 0 is unlimited.")
-@click.option("--models", help="Models it may use, with commas between; all if left out.")
-@click.option("--expires", help="Such as 90m, 12h or 30d; never if left out.")
+@terms_options
 @json_option
-def create(place: Place, user: str, name: str, rpm: int, models: str | None, expires: str | None, as_json: bool) -> None:
-    """Make a key for USER. Its secret is shown this once."""
-    names = None if models is None else [model.strip() for model in models.split(",") if model.strip()]
-    _tell(perform(place, "keys.create", user=user, name=name, rpm=rpm, models=names, expires=expires), as_json)
+def create(place: Place, /, user: str, name: str, as_json: bool, **terms: Any) -> None:
+    """Make a key for USER. Its secret is shown this once.
+
+    Each limit is a number, 0 for unlimited, or "plan": what the user's plan says, also when that changes. What is left out is the
+    plan's.
+    """
+    _tell(perform(place, "keys.create", user=user, name=name, **_given(terms)), as_json)
+
+
+@keys.command(short_help="Change what a key may do, at once.")
+@place_options
+@click.argument("key_id", metavar="ID", type=_KeyId())
+@click.option("--name", help="For people, such as the machine it is used on.")
+@terms_options
+@json_option
+def update(place: Place, /, key_id: int, name: str | None, as_json: bool, **terms: Any) -> None:
+    """Change what a key may do; what is left out stays. In force when this returns.
+
+    Each limit is a number, 0 for unlimited, or "plan": what the user's plan says.
+    """
+    key = perform(place, "keys.update", key_id=key_id, **({} if name is None else {"name": name}), **_given(terms))
+    if as_json:
+        print_json(key)
+    else:
+        say(f"Key {_called(key)} {'is changed' if key['changed'] else 'was like that already'}.")
+
+
+def _given(terms: dict[str, Any]) -> dict[str, Any]:
+    """The options that were written, lists split at their commas."""
+    given = {name: value for name, value in terms.items() if value is not None}
+    for name in ("models", "addresses"):
+        if name in given and given[name] != "plan":
+            texts = [text.strip() for text in given[name].split(",") if text.strip()]
+            given[name] = [] if name == "addresses" and texts == ["any"] else texts
+    return given
 
 
 @keys.command("list")
@@ -70,14 +139,14 @@ def list_(place: Place, user: str, as_json: bool) -> None:
     at_ms = time.time_ns() // 1_000_000
     rows = [
         [
-            *(str(key["id"]), key["hint"] + "…", key["name"], _state(key, at_ms), str(key["rpm"] or "unlimited")),
-            *(",".join(key["models"]) if key["models"] is not None else "all", time_text(key["expires_at_ms"])),
+            *(str(key["id"]), key["hint"] + "…", key["name"], _state(key, at_ms), key["plan"], _limits(key)),
+            *(",".join(key["models"]) if key["models"] is not None else "plan", time_text(key["expires_at_ms"])),
             time_text(key["created_at_ms"]),
         ]
         for key in found
     ]
-    headers = ["ID", "KEY", "NAME", "STATE", "REQUESTS/MIN", "MODELS", "EXPIRES", "CREATED"]
-    print_table(headers, rows, empty=f"No keys yet: pagegrid keys create {user}", right=["ID", "REQUESTS/MIN"])
+    headers = ["ID", "KEY", "NAME", "STATE", "PLAN", "OWN LIMITS", "MODELS", "EXPIRES", "CREATED"]
+    print_table(headers, rows, empty=f"No keys yet: pagegrid keys create {user}", right=["ID"])
 
 
 @keys.command()
@@ -133,6 +202,32 @@ def _end_of_old(key: dict[str, Any]) -> str:
         return f"Key {old} is dead."
     why = "" if dead_at_ms == key["old_revoked_at_ms"] else ", when it expires by itself, before the grace ends"
     return f"Key {old} works until {time_text(dead_at_ms)}{why}."
+
+
+_SHOWN_LIMITS = {
+    "rpm": "rpm",
+    "tpm": "tpm",
+    "concurrent": "concurrent",
+    "requests_per_day": "requests/day",
+    "tokens_per_month": "tokens/month",
+    "spend_per_day": "$/day",
+    "spend_per_month": "$/month",
+    "spend_total": "$ in all",
+}
+
+
+def _limits(key: dict[str, Any]) -> str:
+    """What the key says for itself; everything else is as its plan has it."""
+    limits = [f"{word} {_amount(key[name])}" for name, word in _SHOWN_LIMITS.items() if key[name] is not None]
+    if key["addresses"]:
+        limits.append("from " + "|".join(key["addresses"]))
+    if key["factor"] != "1":
+        limits.append(f"× {key['factor']}")
+    return ", ".join(limits) or "-"
+
+
+def _amount(value: int | str) -> str:
+    return "unlimited" if value in (0, "0.00") else str(value)
 
 
 def _state(key: dict[str, Any], at_ms: int) -> str:

@@ -32,10 +32,11 @@ def users() -> None:
 @click.argument("name")
 @click.option("--email", help="Must be nobody else's.")
 @click.option("--role", type=click.Choice(["user", "admin"]), default="user", show_default=True)
+@click.option("--plan", default="default", show_default=True, help="One of the configuration's [plans.NAME].")
 @json_option
-def create(place: Place, name: str, email: str | None, role: str, as_json: bool) -> None:
+def create(place: Place, name: str, email: str | None, role: str, plan: str, as_json: bool) -> None:
     """Make a user with an empty wallet."""
-    user = perform(place, "users.create", name=name, email=email, role=role)
+    user = perform(place, "users.create", name=name, email=email, role=role, plan=plan)
     if as_json:
         print_json(user)
         return
@@ -58,15 +59,27 @@ def list_(place: Place, as_json: bool) -> None:
     amounts = ["balance", "held", *(["owed"] if any(user["owed_nanos"] for user in found) else [])]
     rows = [
         [
-            *(str(user["id"]), user["name"], user["email"] or "-", user["role"], "disabled" if user["disabled"] else "active"),
+            *(str(user["id"]), user["name"], user["email"] or "-", user["role"], user["plan"]),
+            "disabled" if user["disabled"] else "active",
             *(usd(user[f"{amount}_usd"]) for amount in amounts),
             time_text(user["created_at_ms"]),
         ]
         for user in found
     ]
     numbers = [amount.upper() for amount in amounts]
-    headers = ["ID", "NAME", "EMAIL", "ROLE", "STATE", *numbers, "CREATED"]
+    headers = ["ID", "NAME", "EMAIL", "ROLE", "PLAN", "STATE", *numbers, "CREATED"]
     print_table(headers, rows, empty="No users yet: pagegrid users create NAME", right=["ID", *numbers])
+
+
+@users.command("set-plan", short_help="Put a user on a plan: it limits their keys.")
+@place_options
+@click.argument("user")
+@click.argument("plan")
+@json_option
+def set_plan(place: Place, user: str, plan: str, as_json: bool) -> None:
+    """Put USER on PLAN: the limits of their keys, where a key says nothing itself, are the plan's when this returns."""
+    result = perform(place, "users.set_plan", user=user, plan=plan)
+    _tell(result, f"on plan {result['plan']}", as_json)
 
 
 @users.command(short_help="Shut a user out: no new request is let in.")

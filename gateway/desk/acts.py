@@ -43,6 +43,7 @@ WRITES: Mapping[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "users.create": users.create_user,
     "users.disable": users.disable_user,
     "users.enable": users.enable_user,
+    "users.set_plan": users.set_plan,
     "wallets.topup": wallets.topup,
     "wallets.withdraw": wallets.withdraw,
     # Asks the book, and changes nothing.
@@ -50,6 +51,7 @@ WRITES: Mapping[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "wallets.freeze": wallets.freeze,
     "wallets.unfreeze": wallets.unfreeze,
     "keys.create": keys.create_key,
+    "keys.update": keys.update_key,
     "keys.revoke": keys.revoke_key,
     "keys.rotate": keys.rotate_key,
     # A house audits in its own way: paced, and a clean result is remembered.
@@ -141,10 +143,12 @@ def check_arguments(act: str, function: Callable[..., Any], arguments: Mapping[s
     try:
         checked = shape.model_validate(dict(arguments))
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
+        errors = error.errors(include_input=False, include_url=False)
+        where = str(errors[0]["loc"][0])
+        # Of an argument that may be of several kinds pydantic tells what each of them misses.
+        wrong = " or: ".join(dict.fromkeys(found["msg"] for found in errors if found["loc"][0] == where))
         known = ", ".join(shape.model_fields) or "no arguments"
-        raise ClientError("invalid_request", f"{act}: {where}: {first['msg']}; it takes {known}", param=where) from None
+        raise ClientError("invalid_request", f"{act}: {where}: {wrong}; it takes {known}", param=where) from None
     return {name: getattr(checked, name) for name in checked.model_fields_set}
 
 

@@ -11,7 +11,7 @@ import sqlite3
 from typing import Any
 
 from gateway.errors import ClientError, LedgerError
-from gateway.money import BadAmount, format_usd, parse_deposit
+from gateway.money import BadAmount, format_usd, parse_deposit, parse_usd
 from gateway.storage import users, wallets
 
 NAME_CHARS_MAX = 64
@@ -67,6 +67,15 @@ def parse_amount(text: str) -> int:
         return parse_deposit(text)
     except BadAmount as error:
         raise LedgerError("invalid_request", f"amount: {error}", param="amount") from None
+
+
+def parse_limit_usd(text: str, param: str) -> int:
+    """Nanos of a cap or threshold; zero is allowed and means what its option says."""
+    try:
+        nanos = parse_usd(text)
+    except BadAmount as error:
+        raise refused(f"{param}: {error}", param) from None
+    return nanos
 
 
 def parse_duration_ms(text: str, param: str) -> int:

@@ -6,14 +6,16 @@ key ring. When it returns it is in force.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from gateway.access import KeyRing
+from gateway.access import KeyRing, Plan
 from gateway.book import Book
 from gateway.catalog import Catalog
 from gateway.clock import Clock
+from gateway.limits import Limits
 from gateway.storage.writer import Writer
 
 
@@ -25,15 +27,21 @@ class Upstreams(Protocol):
     async def test(self, name: str) -> dict[str, Any]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Desk:
-    """`database` is the file, for readers of one's own."""
+    """`database` is the file, for readers of one's own; ids of this start's requests are above `booted_above_id`.
+
+    What is declared (catalogue, plans, prefix) is replaced by a reload.
+    """
 
     database: Path
     writer: Writer
     book: Book
     keys: KeyRing
+    limits: Limits
     catalog: Catalog
+    plans: Mapping[str, Plan]
     clock: Clock
     key_prefix: str
     upstreams: Upstreams
+    booted_above_id: int

@@ -6,24 +6,33 @@ A secret appears in the result of `create_key` and `rotate_key`, and nowhere els
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+from typing import Any, Literal
 
-from gateway.access import Key, hash_secret, hint_of, make_secret
+from gateway.access import Key, Network, Own, hash_secret, hint_of, make_secret
 from gateway.catalog import Catalog
-from gateway.desk.checks import NAME_CHARS_MAX, check_text, get_user, parse_duration_ms, refused
+from gateway.desk.checks import NAME_CHARS_MAX, check_text, get_user, parse_duration_ms, parse_limit_usd, refused
 from gateway.desk.desk import Desk
+from gateway.desk.history import load_history
 from gateway.desk.jobs import whole
 from gateway.errors import ClientError
+from gateway.limits import Terms
+from gateway.money import BadAmount, Factor, format_usd
 from gateway.storage import audit_log, keys
 from gateway.storage.ledger import LedgerWriter
 from gateway.storage.readonly import snapshot
 
-RPM_DEFAULT = 10
 # SQLite's integers end here; no key has a higher id.
 KEY_ID_MAX = 2**63 - 1
-# More than one process answers; beyond it 0 (unlimited) is meant.
-RPM_MAX = 1_000_000
+LIMIT_MAX = 10**12
+ADDRESSES_MAX = 100
+MONEY_LIMITS = ("spend_per_day", "spend_per_month", "spend_total")
+
+# What a limit may be set to; 0 is unlimited, "plan" what the user's plan says, also when that changes.
+Count = int | Literal["plan"]
+# US dollars as a decimal text, "0", or "plan".
+Usd = str
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +40,7 @@ class _Terms:
     """What a key may do; a rotation hands it on."""
 
     name: str
-    rpm: int
-    models: frozenset[str] | None
+    own: Own
     expires_at_ms: int | None
 
 
@@ -43,23 +51,49 @@ async def create_key(
     *,
     user: str,
     name: str = "default",
-    rpm: int = RPM_DEFAULT,
-    models: list[str] | None = None,
+    rpm: Count = "plan",
+    tpm: Count = "plan",
+    concurrent: Count = "plan",
+    requests_per_day: Count = "plan",
+    tokens_per_month: Count = "plan",
+    spend_per_day: Usd = "plan",
+    spend_per_month: Usd = "plan",
+    spend_total: Usd = "plan",
+    models: list[str] | Literal["plan"] = "plan",
+    addresses: list[str] | Literal["plan"] = "plan",
+    factor: str = "1",
     expires: str | None = None,
 ) -> dict[str, Any]:
-    """`rpm` 0 = unlimited; `models` None = all; `expires` such as 30d, None = never. The result carries the secret."""
+    """`expires` such as 30d or "never", None = as the plan has it. The result carries the secret."""
     at_ms = desk.clock.at_ms()
-    terms = _Terms(
-        check_text(name, "name", NAME_CHARS_MAX),
-        _check_rpm(rpm),
-        None if models is None else _resolve_models(desk.catalog, models),
-        None if expires is None else at_ms + parse_duration_ms(expires, "expires"),
+    own = _own(
+        desk.catalog,
+        Own(),
+        {
+            "rpm": rpm,
+            "tpm": tpm,
+            "concurrent": concurrent,
+            "requests_per_day": requests_per_day,
+            "tokens_per_month": tokens_per_month,
+            "spend_per_day": spend_per_day,
+            "spend_per_month": spend_per_month,
+            "spend_total": spend_total,
+            "models": models,
+            "addresses": addresses,
+            "factor": factor,
+        },
     )
+    check_text(name, "name", NAME_CHARS_MAX)
+    if expires is not None:
+        _expiry(expires, at_ms)
     secret = make_secret(desk.key_prefix)
 
     def job(ledger: LedgerWriter) -> Key:
         found = get_user(ledger.conn, user)
         _check_enabled(found["name"], found["disabled"])
+        plan = desk.plans.get(found["plan"])
+        lifetime = expires or (plan.keys_expire if plan else "") or "never"
+        terms = _Terms(name, own, _expiry(lifetime, at_ms))
         key = _insert(ledger.conn, desk.key_prefix, secret, found["id"], terms, None, at_ms)
         audit_log.record(ledger.conn, at_ms, actor, "keys.create", f"key:{key.id}", after=_audited(key))
         return key
@@ -67,6 +101,72 @@ async def create_key(
     key = await desk.writer.run(job)
     desk.keys.put(hash_secret(secret), key)
     return {**_render(key), "created_at_ms": at_ms, "rotated_from": None, "secret": secret}
+
+
+@whole
+async def update_key(
+    desk: Desk,
+    actor: str,
+    *,
+    key_id: int,
+    name: str | None = None,
+    rpm: Count | None = None,
+    tpm: Count | None = None,
+    concurrent: Count | None = None,
+    requests_per_day: Count | None = None,
+    tokens_per_month: Count | None = None,
+    spend_per_day: Usd | None = None,
+    spend_per_month: Usd | None = None,
+    spend_total: Usd | None = None,
+    models: list[str] | Literal["plan"] | None = None,
+    addresses: list[str] | Literal["plan"] | None = None,
+    factor: str | None = None,
+    expires: str | None = None,
+) -> dict[str, Any]:
+    """Change what is given, leave the rest. In force when this returns; requests that run go on under what they began with."""
+    at_ms = desk.clock.at_ms()
+    changes = {
+        "rpm": rpm,
+        "tpm": tpm,
+        "concurrent": concurrent,
+        "requests_per_day": requests_per_day,
+        "tokens_per_month": tokens_per_month,
+        "spend_per_day": spend_per_day,
+        "spend_per_month": spend_per_month,
+        "spend_total": spend_total,
+        "models": models,
+        "addresses": addresses,
+        "factor": factor,
+    }
+    changes = {option: value for option, value in changes.items() if value is not None}
+    if not changes and name is None and expires is None:
+        raise refused("nothing to change was given", None)
+
+    def job(ledger: LedgerWriter) -> tuple[bytes, Key, bool]:
+        _, old = _get_key(ledger.conn, key_id)
+        _check_alive(ledger.conn, old, at_ms)
+        terms = _Terms(
+            old.name if name is None else check_text(name, "name", NAME_CHARS_MAX),
+            _own(desk.catalog, old.own, changes),
+            old.expires_at_ms if expires is None else _expiry(expires, at_ms),
+        )
+        keys.update_key(ledger.conn, key_id, terms.name, terms.own, terms.expires_at_ms)
+        secret_hash, new = _get_key(ledger.conn, key_id)
+        before, after = _audited(old), _audited(new)
+        changed = {option for option in after if after[option] != before[option]}
+        if changed:
+            states = {
+                "before": {option: before[option] for option in changed},
+                "after": {option: after[option] for option in changed},
+            }
+            audit_log.record(ledger.conn, at_ms, actor, "keys.update", f"key:{key_id}", **states)
+        return secret_hash, new, bool(changed)
+
+    await load_history(desk, key_id=key_id if key_id <= KEY_ID_MAX else None)
+    secret_hash, key, changed = await desk.writer.run(job)
+    if desk.keys.knows(secret_hash):  # that of a disabled user stays out
+        desk.keys.put(secret_hash, key)
+    return {**_render(key), "changed": changed}
 
 
 @whole
@@ -100,7 +200,7 @@ async def rotate_key(desk: Desk, actor: str, *, key_id: int, grace: str = "0") -
         _, old = _get_key(ledger.conn, key_id)
         _check_alive(ledger.conn, old, at_ms)
         _check_enabled(old.user_name, get_user(ledger.conn, old.user_name)["disabled"])
-        terms = _Terms(old.name, old.rpm, old.models, old.expires_at_ms)
+        terms = _Terms(old.name, old.own, old.expires_at_ms)
         new = _insert(ledger.conn, desk.key_prefix, secret, old.user_id, terms, old.id, at_ms)
         keys.revoke_key(ledger.conn, old.id, at_ms + grace_ms)
         after = {**_audited(new), "rotated_from": old.id, "old_revoked_at_ms": at_ms + grace_ms}
@@ -129,7 +229,7 @@ def list_keys(conn: sqlite3.Connection, *, user: str) -> list[dict[str, Any]]:
     with snapshot(conn):
         listed = keys.list_keys(conn, get_user(conn, user)["id"])
     successors = _successors(listed)
-    return [{**key, "replaced_by": successors.get(key["id"])} for key in listed]
+    return [{**_render(key), **origin, "replaced_by": successors.get(key.id)} for key, origin in listed]
 
 
 def show_key(conn: sqlite3.Connection, *, key_id: int) -> dict[str, Any]:
@@ -141,10 +241,57 @@ def show_key(conn: sqlite3.Connection, *, key_id: int) -> dict[str, Any]:
 # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _check_rpm(rpm: int) -> int:
-    if not 0 <= rpm <= RPM_MAX:
-        raise refused(f"rpm: write requests per minute from 1 to {RPM_MAX}, or 0 for unlimited", "rpm")
-    return rpm
+def _own(catalog: Catalog, own: Own, changes: dict[str, Any]) -> Own:
+    """What the key says for itself after `changes`. Raises ClientError that names the option."""
+    limits = dict(own.limits)
+    for option in (*Terms.__slots__, *MONEY_LIMITS):
+        if option in changes:
+            name = f"{option}_nanos" if option in MONEY_LIMITS else option
+            if changes[option] == "plan":
+                limits.pop(name, None)
+            else:
+                limits[name] = _limit(option, changes[option])
+    models, addresses, factor = changes.get("models"), changes.get("addresses"), changes.get("factor")
+    if models is not None:
+        own = replace(own, models=None if models == "plan" else _resolve_models(catalog, models))
+    if addresses is not None:
+        own = replace(own, addresses=None if addresses == "plan" else _networks(addresses))
+    if factor is not None:
+        own = replace(own, factor=_factor(factor))
+    return replace(own, limits=tuple(sorted(limits.items())))
+
+
+def _limit(option: str, value: Any) -> int:
+    if option in MONEY_LIMITS:
+        return parse_limit_usd(value, option)
+    if not 0 <= value <= LIMIT_MAX:
+        raise refused(f'{option}: write a whole number from 1 to {LIMIT_MAX}, 0 for unlimited, or "plan" for the plan\'s', option)
+    return int(value)
+
+
+def _networks(texts: list[str]) -> tuple[Network, ...]:
+    if len(texts) > ADDRESSES_MAX:
+        raise refused(f"addresses: at most {ADDRESSES_MAX} of them", "addresses")
+    networks = []
+    for text in texts:
+        try:
+            networks.append(ip_network(text))
+        except ValueError:
+            raise refused(
+                'addresses: write addresses or CIDR ranges without bits beyond the prefix, such as "10.0.0.0/8"', "addresses"
+            ) from None
+    return tuple(networks)
+
+
+def _factor(text: str) -> Factor:
+    try:
+        return Factor.parse(text)
+    except BadAmount as error:
+        raise refused(f"factor: {error}", "factor") from None
+
+
+def _expiry(text: str, at_ms: int) -> int | None:
+    return None if text == "never" else at_ms + parse_duration_ms(text, "expires")
 
 
 def _resolve_models(catalog: Catalog, names: list[str]) -> frozenset[str]:
@@ -190,9 +337,9 @@ def _successor(conn: sqlite3.Connection, key: Key) -> int | None:
     return _successors(keys.list_keys(conn, key.user_id)).get(key.id)
 
 
-def _successors(listed: list[dict[str, Any]]) -> dict[int, int]:
+def _successors(listed: list[tuple[Key, dict[str, Any]]]) -> dict[int, int]:
     """Old key → the key that a rotation put in its place."""
-    return {key["rotated_from"]: key["id"] for key in listed if key["rotated_from"] is not None}
+    return {origin["rotated_from"]: key.id for key, origin in listed if origin["rotated_from"] is not None}
 
 
 def _insert(
@@ -204,8 +351,7 @@ def _insert(
         name=terms.name,
         secret_hash=hash_secret(secret),
         hint=hint_of(prefix, secret),
-        rpm=terms.rpm,
-        models=terms.models,
+        own=terms.own,
         expires_at_ms=terms.expires_at_ms,
         rotated_from=rotated_from,
         at_ms=at_ms,
@@ -214,13 +360,23 @@ def _insert(
 
 
 def _render(key: Key) -> dict[str, Any]:
+    """As it is stored: null is "as the plan has it"."""
+    limits = dict(key.own.limits)
+    shown: dict[str, Any] = {}
+    for name in Terms.__slots__:
+        value = limits.get(name)
+        option = name.removesuffix("_nanos")
+        shown[option] = format_usd(value) if option in MONEY_LIMITS and value is not None else value
     return {
         "id": key.id,
         "user": key.user_name,
         "name": key.name,
         "hint": key.hint,
-        "rpm": key.rpm,
-        "models": None if key.models is None else sorted(key.models),
+        "plan": key.plan,
+        **shown,
+        "models": None if key.own.models is None else sorted(key.own.models),
+        "addresses": None if key.own.addresses is None else [str(network) for network in key.own.addresses],
+        "factor": str(key.own.factor),
         "expires_at_ms": key.expires_at_ms,
         "revoked_at_ms": key.revoked_at_ms,
     }
@@ -229,5 +385,5 @@ def _render(key: Key) -> dict[str, Any]:
 def _audited(key: Key) -> dict[str, Any]:
     """A key as its audit row tells it: the hint, never the secret."""
     fields = _render(key)
-    del fields["id"], fields["revoked_at_ms"]
+    del fields["id"], fields["revoked_at_ms"], fields["plan"]
     return fields

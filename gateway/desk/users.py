@@ -5,13 +5,15 @@ A user who is disabled loses every key at once; enabling brings back those that 
 
 from __future__ import annotations
 
+import difflib
 import sqlite3
 from typing import Any, Literal
 
-from gateway.access import Key
+from gateway.access import DEFAULT_PLAN, Key
 from gateway.book import Wallet
-from gateway.desk.checks import check_email, check_user_name, get_user, get_wallet, money, refused
+from gateway.desk.checks import NAME_CHARS_MAX, check_email, check_user_name, get_user, get_wallet, money, refused
 from gateway.desk.desk import Desk
+from gateway.desk.history import load_history
 from gateway.desk.jobs import whole
 from gateway.storage import audit_log, keys, users, wallets
 from gateway.storage.ledger import LedgerWriter
@@ -21,23 +23,54 @@ Role = Literal["user", "admin"]
 
 
 @whole
-async def create_user(desk: Desk, actor: str, *, name: str, email: str | None = None, role: Role = "user") -> dict[str, Any]:
+async def create_user(
+    desk: Desk, actor: str, *, name: str, email: str | None = None, role: Role = "user", plan: str = DEFAULT_PLAN
+) -> dict[str, Any]:
     """A user with an empty wallet. Raises ClientError for a name or an address that is taken."""
     check_user_name(name)
+    _check_plan(desk, plan)
     email = check_email(email)
     at_ms = desk.clock.at_ms()
 
     def job(ledger: LedgerWriter) -> tuple[int, int]:
         _check_free(ledger.conn, name, email)
-        user_id = users.insert_user(ledger.conn, name, email, role, at_ms)
+        user_id = users.insert_user(ledger.conn, name, email, role, at_ms, plan)
         wallet_id = wallets.create_wallet(ledger.conn, user_id)
-        after = {"id": user_id, "email": email, "role": role}
+        after = {"id": user_id, "email": email, "role": role, "plan": plan}
         audit_log.record(ledger.conn, at_ms, actor, "users.create", f"user:{name}", after=after)
         return user_id, wallet_id
 
     user_id, wallet_id = await desk.writer.run(job)
     desk.book.open_wallet(Wallet(wallet_id))
-    return {"id": user_id, "name": name, "email": email, "role": role, "wallet_id": wallet_id, "created_at_ms": at_ms}
+    return {
+        "id": user_id,
+        "name": name,
+        "email": email,
+        "role": role,
+        "plan": plan,
+        "wallet_id": wallet_id,
+        "created_at_ms": at_ms,
+    }
+
+
+@whole
+async def set_plan(desk: Desk, actor: str, *, user: str, plan: str) -> dict[str, Any]:
+    """Their keys' limits, where a key says nothing itself, are the plan's when this returns."""
+    _check_plan(desk, plan)
+    at_ms = desk.clock.at_ms()
+
+    def job(ledger: LedgerWriter) -> dict[str, Any]:
+        found = get_user(ledger.conn, user)
+        if found["plan"] != plan:
+            users.set_plan(ledger.conn, found["id"], plan)
+            states = {"before": {"plan": found["plan"]}, "after": {"plan": plan}}
+            audit_log.record(ledger.conn, at_ms, actor, "users.set_plan", f"user:{found['name']}", **states)
+        return found
+
+    await load_history(desk, user=user)
+    found = await desk.writer.run(job)
+    desk.keys.set_user_plan(found["id"], plan)
+    return {"id": found["id"], "name": found["name"], "plan": plan, "changed": found["plan"] != plan}
 
 
 @whole
@@ -50,6 +83,7 @@ async def disable_user(desk: Desk, actor: str, *, user: str) -> dict[str, Any]:
 
 @whole
 async def enable_user(desk: Desk, actor: str, *, user: str) -> dict[str, Any]:
+    await load_history(desk, user=user)
     found, changed, live = await desk.writer.run(_switch(desk, actor, "users.enable", user, disabled=False))
     for secret_hash, key in live:
         desk.keys.put(secret_hash, key)
@@ -75,6 +109,13 @@ def _state_of_wallet(conn: sqlite3.Connection, user_id: int) -> dict[str, Any]:
     wallet = get_wallet(conn, user_id)
     amounts = money(balance=wallet["balance_nanos"], held=wallet["held_nanos"], owed=wallet["owed_nanos"])
     return {**amounts, "frozen": bool(wallet["frozen"])}
+
+
+def _check_plan(desk: Desk, plan: str) -> None:
+    if plan not in desk.plans:
+        near = difflib.get_close_matches(plan[:NAME_CHARS_MAX], desk.plans, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(desk.plans))}."
+        raise refused(f"plan: no plan of this name is configured; {hint} Plans are [plans.NAME] in the configuration", "plan")
 
 
 def _check_free(conn: sqlite3.Connection, name: str, email: str | None) -> None:

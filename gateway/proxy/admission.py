@@ -1,4 +1,4 @@
-"""May this request run? Model, access and money: everything that is decided before an upstream hears of it.
+"""May this request run? Model, access, limits and money: everything that is decided before an upstream hears of it.
 
 A hold is decided in memory and its row queued; the upstream is asked at once, and `acknowledged` is awaited only before the first
 byte goes to the client, so that the disk hides inside the upstream's own time.
@@ -13,7 +13,10 @@ from gateway.book import BalanceHeld, Hold
 from gateway.catalog import Model
 from gateway.errors import ClientError, HouseError
 from gateway.estimates import Demand, demand
+from gateway.limits import Lease, LimitHeld
+from gateway.metrics import limit_hit
 from gateway.proxy.walk import Inbound, Running, Walk
+from gateway.router import for_key
 from gateway.storage.rows import HoldRow
 from gateway.wire.call import Call
 from gateway.wire.conversation import conversation_of
@@ -40,10 +43,14 @@ def check_accepting(walk: Walk) -> None:
 
 
 async def admit(walk: Walk, inbound: Inbound, key: Key, model: Model, call: Call) -> Running:
-    """Hold money for the request. Raises BalanceTooLow (402), BalanceHeld (429, after waiting 3 s), HouseError (503)."""
+    """Take the key's limits and hold money for the request, in one step.
+
+    Raises ClientError for a limit (429, a spend cap 402), BalanceTooLow (402), BalanceHeld and LimitHeld (429, after waiting
+    3 s), HouseError (503).
+    """
     conversation = f"{key.id}:{conversation_of(inbound.headers, call)}"
-    asked = _demand(walk, model, call, conversation)
-    hold = await _hold(walk, inbound, key, conversation, asked)
+    asked = _demand(walk, key, model, call, conversation)
+    hold, lease = await _reserve(walk, inbound, key, conversation, asked)
     row = HoldRow(inbound.request_id, key.wallet_id, key.id, model.id, hold.amount_nanos, walk.clock.at_ms())
     now_ms = walk.clock.now_ms()
     running = Running(
@@ -53,10 +60,12 @@ async def admit(walk: Walk, inbound: Inbound, key: Key, model: Model, call: Call
         call=call,
         conversation=conversation,
         hold=hold,
+        lease=lease,
         acknowledged=walk.store.submit_acknowledged(row),
         acknowledge_by_ms=now_ms + int(walk.rules.hold_ack_s * 1000),
         admitted_ms=now_ms - inbound.received_ms,
         input_estimate=asked.input_tokens,
+        cached_estimate=asked.cached_tokens,
     )
     walk.running[inbound.request_id] = running
     return running
@@ -73,10 +82,10 @@ async def await_hold(walk: Walk, running: Running) -> None:
         )
 
 
-def _demand(walk: Walk, model: Model, call: Call, conversation: str) -> Demand:
+def _demand(walk: Walk, key: Key, model: Model, call: Call, conversation: str) -> Demand:
     return demand(
         call,
-        (deployment.price for deployment in walk.router.deployments(model.id)),
+        (for_key(deployment, key.factors).price for deployment in walk.router.deployments(model.id)),
         context_tokens=model.context_tokens,
         max_output_tokens=model.max_output_tokens,
         image_tokens=model.image_tokens,
@@ -86,21 +95,27 @@ def _demand(walk: Walk, model: Model, call: Call, conversation: str) -> Demand:
     )
 
 
-async def _hold(walk: Walk, inbound: Inbound, key: Key, conversation: str, asked: Demand) -> Hold:
+async def _reserve(walk: Walk, inbound: Inbound, key: Key, conversation: str, asked: Demand) -> tuple[Hold, Lease]:
+    """All is checked, then all is taken, without a step of anybody else's in between."""
     give_up_ms = walk.clock.now_ms() + RELEASE_WAIT_MS
+    tokens = asked.counted_tokens
     while True:
         check_accepting(walk)
-        now_ms = walk.clock.now_ms()
+        now_ms, at_ms = walk.clock.now_ms(), walk.clock.at_ms()
         try:
-            return walk.book.admit(
+            room = walk.limits.check(key.root_id, key.terms, tokens, asked.need_nanos, at_ms, now_ms)
+            hold = walk.book.admit(
                 inbound.request_id,
                 key.wallet_id,
                 asked.need_nanos,
-                asked.want_nanos,
+                min(asked.want_nanos, room),
                 conversation=conversation,
                 now_ms=now_ms,
             )
-        except BalanceHeld:
+            return hold, walk.limits.enter(key.root_id, key.terms, tokens, hold.amount_nanos, at_ms, now_ms)
+        except (BalanceHeld, LimitHeld) as error:
             if now_ms >= give_up_ms:
+                if isinstance(error, LimitHeld):
+                    limit_hit(error.name)
                 raise
             await asyncio.wait([walk.releases.wait(key.wallet_id)], timeout=(give_up_ms - now_ms) / 1000)

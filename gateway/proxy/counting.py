@@ -19,7 +19,7 @@ COUNT_S = 30
 async def count_tokens(walk: Walk, inbound: Inbound, sink: Sink) -> None:
     """Answer with the provider's own count. Raises GatewayError as `exchange` does."""
     key = authenticate(walk, inbound)
-    walk.limits.take_count(key.id, walk.clock.now_ms())
+    walk.limits.take_count(key.root_id, walk.clock.now_ms())
     body_bytes = walk.door.enter(inbound.body_bytes)
     try:
         call = parse_call(await inbound.read_body(walk.rules.body_bytes_max), operation="count_tokens")

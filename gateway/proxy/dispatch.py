@@ -22,7 +22,7 @@ from gateway.proxy.attempts import Asker, ask_in_order
 from gateway.proxy.ports import Incoming
 from gateway.proxy.refusal import Refused, VerbatimAnswer, is_encoded, judge_refusal, judge_stream_error, not_an_answer
 from gateway.proxy.walk import Running, Station, Walk
-from gateway.router import Deployment
+from gateway.router import Deployment, for_key
 from gateway.storage.rows import AttemptRow
 from gateway.upstreams.base import Headers, Operation, Outgoing
 from gateway.wire.anthropic import read_error_type
@@ -133,7 +133,8 @@ async def _attempt(walk: Walk, running: Running, deployment: Deployment, number:
             if not 200 <= status < 300:
                 body = await read_whole(incoming, ERROR_BODY_BYTES_MAX, idle_s=walk.rules.idle_s, total_s=walk.rules.total_s)
                 raise judge_refusal(station, incoming, body)
-            answer = await _accept(walk, running, deployment, station, incoming, on_silence)
+            paid = for_key(deployment, running.key.factors)
+            answer = await _accept(walk, running, paid, station, incoming, on_silence)
         except BaseException:
             incoming.abort()
             raise

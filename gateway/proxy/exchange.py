@@ -1,6 +1,6 @@
 """The walk of one request, straight, from head to settled books.
 
-    head ─ authenticate ─ rate, in-flight ─ read body ─ parse ─ model access ─ hold ─ route ─ relay ─ settle
+    head ─ authenticate ─ rate, in-flight ─ read body ─ parse ─ model access ─ limits, hold ─ route ─ relay ─ settle
 
 Cheap before dear: strangers never cost us a body. Order of refusals: 401, 413/429 of the door, 400, 404, 403, 402/429. A refusal
 is a GatewayError and leaves here as one; the door renders it. Run it in a task that nothing but the end of a shutdown
@@ -13,7 +13,7 @@ import asyncio
 import functools
 from dataclasses import replace
 
-from gateway.access import Key
+from gateway.access import Key, check_address
 from gateway.errors import GatewayError, HouseError, UpstreamError
 from gateway.money import to_micros
 from gateway.proxy.admission import admit, await_hold, check_accepting, find_model
@@ -30,7 +30,7 @@ async def exchange(walk: Walk, inbound: Inbound, sink: Sink) -> None:
     """Answer one POST /v1/messages. Raises GatewayError for every refusal before the client's first byte."""
     key = authenticate(walk, inbound)
     try:
-        walk.limits.take_request(key.id, key.rpm, walk.clock.now_ms())
+        walk.limits.take_request(key.root_id, key.terms, walk.clock.now_ms())
     finally:
         tell_limits(walk, inbound, key)
     check_accepting(walk)
@@ -39,25 +39,34 @@ async def exchange(walk: Walk, inbound: Inbound, sink: Sink) -> None:
         call = parse_call(await inbound.read_body(walk.rules.body_bytes_max), default_max_tokens=walk.rules.default_max_tokens)
         inbound.record.model, inbound.record.stream = call.model, call.stream
         model = find_model(walk, key, call.model)
-        running = await admit(walk, inbound, key, model, call)
+        try:
+            running = await admit(walk, inbound, key, model, call)
+        finally:
+            tell_limits(walk, inbound, key)
         await _serve(walk, running, sink)
     finally:
         walk.door.leave(body_bytes)
 
 
 def authenticate(walk: Walk, inbound: Inbound) -> Key:
-    """The key of a request, noted for its log line. Raises ClientError `unauthenticated`."""
+    """The key of a request, noted for its log line. Raises ClientError `unauthenticated`, or `forbidden` for its address."""
     key = walk.keys.authenticate(inbound.headers, walk.rules.key_prefix, walk.clock.at_ms())
     inbound.record.key = key
+    check_address(key, inbound.address)
     return key
 
 
 def tell_limits(walk: Walk, inbound: Inbound, key: Key) -> None:
-    """Every answer says where the key's own bucket stands, never the upstream's."""
-    standing = walk.limits.standing(key.id, key.rpm, walk.clock.now_ms())
-    if standing is not None:
-        full_at_ms = walk.clock.at_ms() + standing.reset_ms
-        inbound.limit_headers += render_limits("requests", standing.limit, standing.remaining, full_at_ms)
+    """Every answer says where the key's own buckets stand, never the upstream's."""
+    now_ms, at_ms = walk.clock.now_ms(), walk.clock.at_ms()
+    standings = (
+        ("requests", walk.limits.requests_standing(key.root_id, key.terms, now_ms)),
+        ("tokens", walk.limits.tokens_standing(key.root_id, key.terms, now_ms)),
+    )
+    inbound.limit_headers.clear()
+    for what, standing in standings:
+        if standing is not None:
+            inbound.limit_headers += render_limits(what, standing.limit, standing.remaining, at_ms + standing.reset_ms)
 
 
 async def _serve(walk: Walk, running: Running, sink: Sink) -> None:
@@ -90,7 +99,7 @@ async def _serve(walk: Walk, running: Running, sink: Sink) -> None:
             await _answer_whole(walk, running, answer, sink)
         else:
             outcome = Outcome(None, None, status=answer.status, reason="refused_upstream")
-            walk.limits.give_back(running.key.id, walk.clock.now_ms())
+            walk.limits.give_back(running.key.root_id, walk.clock.now_ms())
             resolve(walk, running, outcome)
             await sink.answer(answer.status, answer.headers, answer.body)
     except GatewayError as error:

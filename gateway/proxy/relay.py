@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gateway.book import RanDry
-from gateway.errors import Code, GatewayError, HouseError, UpstreamError
+from gateway.errors import ClientError, Code, GatewayError, HouseError, UpstreamError
 from gateway.estimates import as_asked, covered_output_tokens, running_output_tokens
 from gateway.pricing import cost_nanos
 from gateway.proxy.admission import await_hold
@@ -75,6 +75,7 @@ class StreamRelay:
         self._price = answer.deployment.price
         self._meter = AnthropicMeter()
         self._ending: Ending = ""
+        self._dry: ClientError | None = None
         self._covered_tokens = 0
         self._renamed = answer.deployment.model != running.call.model
         now_ms = walk.clock.now_ms()
@@ -102,7 +103,7 @@ class StreamRelay:
             try:
                 await self._pass(self._answer.events)
                 await self._relay()
-            except (UpstreamError, RanDry) as error:
+            except (UpstreamError, ClientError) as error:
                 failure = error
             finally:
                 if not self._meter.ended:
@@ -139,7 +140,8 @@ class StreamRelay:
             self._silent_s += 1
             try:
                 self._keep_hold_above_cost()
-            except RanDry:
+            except ClientError as error:
+                self._dry = error
                 self._stop("dry")
         self._visible_bytes_seen = self._meter.visible_bytes
         if now_ms - self._started_ms >= PROGRESS_AFTER_MS:
@@ -176,10 +178,10 @@ class StreamRelay:
             if self._renamed:
                 name = self._running.call.model
                 events = [rename_message_start(event, name) if b"message_start" in event else event for event in events]
-        dry: RanDry | None = None
+        dry: ClientError | None = None
         try:
             self._keep_hold_above_cost()
-        except RanDry as error:
+        except ClientError as error:
             dry = error
         # What was made is charged, so it is delivered, also if it was the last the wallet could pay.
         if dry is None or self._running.opened or meter.ended:
@@ -212,7 +214,10 @@ class StreamRelay:
         self._cover(min(limit, rules.output_hold_tokens))
 
     def _keep_hold_above_cost(self) -> None:
-        """Raise the hold by a slice when 80 % of what it covers was made. Raises RanDry if nothing can be raised."""
+        """Raise the hold by a slice when 80 % of what it covers was made.
+
+        Raises ClientError if nothing can be raised: RanDry, or what the limit says that stops it.
+        """
         meter, rules = self._meter, self._walk.rules
         if not meter.started:
             return
@@ -223,17 +228,27 @@ class StreamRelay:
         before = self._covered_tokens
         self._cover(min(limit, max(before, made) + rules.output_hold_tokens))
         if self._covered_tokens <= before:
-            raise RanDry(self._walk.book.wallet(self._running.key.wallet_id))
+            raise self._why_dry()
 
     def _cover(self, output_tokens: int) -> None:
-        """Bring the hold to what the reported input and `output_tokens` cost, as far as the wallet allows."""
-        hold, book = self._running.hold, self._walk.book
-        target = self._cost(output_tokens)
+        """Bring the hold to what the reported input and `output_tokens` cost, as far as the wallet and the key's limits allow."""
+        hold, book, lease, limits = self._running.hold, self._walk.book, self._running.lease, self._walk.limits
+        more_tokens, more_nanos = limits.room(lease)
+        usage = self._usage()
+        counted_input = usage.counted_tokens - usage.output_tokens
+        if not self._meter.usage.prompt_tokens:
+            counted_input -= self._running.cached_estimate
+        output_tokens = min(output_tokens, max(0, lease.tokens + more_tokens - counted_input))
+        target = min(self._cost(output_tokens), hold.amount_nanos + more_nanos)
         delta = book.lower_to(hold, target) if target < hold.amount_nanos else book.raise_to(hold, target)
         if delta:
             self._walk.store.submit(HoldChangeRow(hold.id, hold.wallet_id, hold.changes, delta))
-        usage = self._usage()
         self._covered_tokens = min(output_tokens, covered_output_tokens(self._price, usage, hold.amount_nanos))
+        limits.change(lease, counted_input + self._covered_tokens, hold.amount_nanos)
+
+    def _why_dry(self) -> ClientError:
+        """The key's limits, or else the wallet: what cannot be raised any further."""
+        return self._walk.limits.why_full(self._running.lease) or RanDry(self._walk.book.wallet(self._running.key.wallet_id))
 
     def _cost(self, output_tokens: int) -> int:
         return cost_nanos(self._price, dataclasses.replace(self._usage(), output_tokens=output_tokens))
@@ -271,17 +286,19 @@ class StreamRelay:
             self._writing_since_ms = self._walk.clock.now_ms()
             await self._sink.end()
             return Relayed(self._outcome("reported" if meter.output_reported else "estimated"))
-        if isinstance(failure, RanDry) or self._ending == "dry":
+        dry = failure if isinstance(failure, ClientError) else self._dry
+        if dry is not None:
             self._ending = "dry"
+        if isinstance(dry, RanDry):
             wallet = self._walk.book.wallet(running.key.wallet_id)
-            failure = RanDry(wallet)
+            dry = RanDry(wallet)
             self._walk.book.mark_dry(wallet.id, running.conversation, self._walk.clock.now_ms())
         source, words = _ENDINGS.get(self._ending, ("partial", None))
         told: GatewayError | None = None
         if words is not None:
             told = UpstreamError(*words, reason=self._ending)
         elif self._ending != "gone":
-            told = failure if isinstance(failure, RanDry) else _ended_early()
+            told = dry or _ended_early()
         running.inbound.record.error = told.code if told is not None else self._ending
         if told is not None and not running.opened:
             return Relayed(self._outcome(source, told.status), told)

@@ -25,12 +25,13 @@ def resolve(walk: Walk, running: Running, outcome: Outcome) -> None:
     if running.at is not None:
         walk.router.left(running.at)
         running.at = None
+    served = _served(running, outcome)
+    walk.limits.leave(running.lease, None if served is None else (served.usage.counted_tokens, served.cost_nanos))
     if running.acknowledged.done() and running.acknowledged.exception() is not None:
         # The database never took the hold (its wallet is frozen): there is nothing to resolve there.
         walk.book.disown(running.hold)
         return
     at_ms, now_ms = walk.clock.at_ms(), walk.clock.now_ms()
-    served = _served(running, outcome)
     detail = _detail(running, outcome.status, now_ms)
     # From here to the queue nothing may come between: what the book decides must reach the database.
     resolution = walk.book.void(running.hold) if served is None else walk.book.settle(running.hold, served.cost_nanos)

@@ -17,7 +17,7 @@ from gateway.catalog import Catalog, Model
 from gateway.clock import Clock
 from gateway.errors import HouseError
 from gateway.ids import IdSource
-from gateway.limits import RateLimits
+from gateway.limits import Lease, Limits
 from gateway.proxy.ports import Store, Transport
 from gateway.router import Deployment, Router
 from gateway.storage.rows import AttemptRow
@@ -95,7 +95,7 @@ class Inbound:
 
 @dataclass(slots=True)
 class Running:
-    """One admitted request until its hold is resolved.
+    """One admitted request until its hold is resolved, and with it what it has reserved of the key's limits (`lease`).
 
     `acknowledged`: the hold is on disk. `opened`: the client has its first byte, nothing can change any more. `gone`: it left.
     `at`: whose answer it is being given, until the books are closed.
@@ -107,10 +107,12 @@ class Running:
     call: Call
     conversation: str
     hold: Hold
+    lease: Lease
     acknowledged: asyncio.Future[None]
     acknowledge_by_ms: int
     admitted_ms: int
     input_estimate: int
+    cached_estimate: int
     attempts: list[AttemptRow] = field(default_factory=list)
     had_progress: bool = False
     at: Deployment | None = None
@@ -207,7 +209,7 @@ class Walk:
     ids: IdSource
     keys: KeyRing
     catalog: Catalog
-    limits: RateLimits
+    limits: Limits
     router: Router
     book: Book
     store: Store

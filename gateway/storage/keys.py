@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from ipaddress import ip_network
 from typing import Any
 
-from gateway.access import Key
+from gateway.access import Key, Own
+from gateway.limits import Terms
+from gateway.money import Factor
 
-_SELECT = """
-    select k.id, k.user_id, u.name, a.id, k.name, k.hint, k.rpm, k.models, k.expires_at_ms, k.revoked_at_ms,
-      k.hash, k.created_at_ms, k.rotated_from, u.disabled
+# The columns of a key's own limits are named as in Terms; null is "as the plan has it".
+LIMITS = Terms.__slots__
+_OWN = (*LIMITS, "models", "addresses", "factor")
+_SELECT = f"""
+    select k.id, k.root_id, k.user_id, u.name, a.id, k.name, k.hint, u.plan, k.expires_at_ms, k.revoked_at_ms,
+      k.hash, k.created_at_ms, k.rotated_from, u.disabled, {", ".join(f"k.{column}" for column in _OWN)}
     from keys as k join users as u on u.id = k.user_id join accounts as a on a.user_id = u.id
-"""
+"""  # noqa: S608 (our own column names)
+_FIRST_OWN = 14
 
 
 def insert_key(
@@ -22,24 +29,30 @@ def insert_key(
     name: str,
     secret_hash: bytes,
     hint: str,
-    rpm: int,
-    models: frozenset[str] | None,
+    own: Own,
     expires_at_ms: int | None,
     rotated_from: int | None,
     at_ms: int,
 ) -> int:
-    return int(
+    columns = ("user_id", "name", "hash", "hint", "expires_at_ms", "rotated_from", "created_at_ms", *_OWN)
+    values = (user_id, name, secret_hash, hint, expires_at_ms, rotated_from, at_ms, *_values(own))
+    key_id = int(
         conn.execute(
-            """
-            insert into keys (user_id, name, hash, hint, rpm, models, expires_at_ms, rotated_from, created_at_ms)
-            values (?, ?, ?, ?, ?, ?, ?, ?, ?)
-            returning id
-            """,
-            (
-                *(user_id, name, secret_hash, hint, rpm),
-                *(None if models is None else json.dumps(sorted(models)), expires_at_ms, rotated_from, at_ms),
-            ),
+            f"insert into keys ({', '.join(columns)}) values ({', '.join('?' * len(columns))}) returning id",  # noqa: S608
+            values,
         ).fetchone()[0]
+    )
+    conn.execute(
+        "update keys set root_id = coalesce((select root_id from keys where id = ?), id) where id = ?", (rotated_from, key_id)
+    )
+    return key_id
+
+
+def update_key(conn: sqlite3.Connection, key_id: int, name: str, own: Own, expires_at_ms: int | None) -> None:
+    columns = ("name", "expires_at_ms", *_OWN)
+    conn.execute(
+        f"update keys set {', '.join(f'{column} = ?' for column in columns)} where id = ?",  # noqa: S608
+        (name, expires_at_ms, *_values(own), key_id),
     )
 
 
@@ -61,22 +74,10 @@ def find_key(conn: sqlite3.Connection, key_id: int) -> tuple[bytes, Key] | None:
     return None if row is None else (row[10], _key(row))
 
 
-def list_keys(conn: sqlite3.Connection, user_id: int) -> list[dict[str, Any]]:
+def list_keys(conn: sqlite3.Connection, user_id: int) -> list[tuple[Key, dict[str, Any]]]:
+    """Every key that the user ever had, each with when it was made and from which."""
     rows = conn.execute(f"{_SELECT} where k.user_id = ? order by k.id", (user_id,)).fetchall()
-    return [
-        {
-            "id": row[0],
-            "name": row[4],
-            "hint": row[5],
-            "rpm": row[6],
-            "models": None if row[7] is None else json.loads(row[7]),
-            "expires_at_ms": row[8],
-            "revoked_at_ms": row[9],
-            "created_at_ms": row[11],
-            "rotated_from": row[12],
-        }
-        for row in rows
-    ]
+    return [(_key(row), {"created_at_ms": row[11], "rotated_from": row[12]}) for row in rows]
 
 
 def revoke_key(conn: sqlite3.Connection, key_id: int, at_ms: int) -> bool:
@@ -90,7 +91,21 @@ def revoke_key(conn: sqlite3.Connection, key_id: int, at_ms: int) -> bool:
     )
 
 
+def _values(own: Own) -> tuple[Any, ...]:
+    """In the order of `_OWN`."""
+    limits = dict(own.limits)
+    models = None if own.models is None else json.dumps(sorted(own.models))
+    addresses = None if own.addresses is None else json.dumps([str(network) for network in own.addresses])
+    return (*(limits.get(name) for name in LIMITS), models, addresses, str(own.factor))
+
+
 def _key(row: tuple[Any, ...]) -> Key:
-    models = None if row[7] is None else frozenset(json.loads(row[7]))
-    key_id, user_id, user_name, wallet_id, name, hint, rpm = row[:7]
-    return Key(key_id, user_id, user_name, wallet_id, name, hint, rpm, models, row[8], row[9])
+    key_id, root_id, user_id, user_name, wallet_id, name, hint, plan, expires_at_ms, revoked_at_ms = row[:10]
+    *limits, models, addresses, factor = row[_FIRST_OWN:]
+    own = Own(
+        limits=tuple((limit, value) for limit, value in zip(LIMITS, limits, strict=True) if value is not None),
+        models=None if models is None else frozenset(json.loads(models)),
+        addresses=None if addresses is None else tuple(ip_network(text) for text in json.loads(addresses)),
+        factor=Factor.parse(factor),
+    )
+    return Key(key_id, root_id, user_id, user_name, wallet_id, name, hint, plan, own, expires_at_ms, revoked_at_ms)

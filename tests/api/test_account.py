@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from ipaddress import ip_network
 from pathlib import Path
 
+from gateway.access import Own
 from gateway.ids import render_id
+from gateway.money import format_usd
 from gateway.usage import Usage
 from tests.gateway_tools import MODEL, ScriptedUpstream, open_gateway, until
 from tests.upstreams import scripts
@@ -14,7 +17,8 @@ from tests.upstreams.replies import Reply
 
 async def test_the_key_and_its_limits(tmp_path: Path) -> None:
     async with ScriptedUpstream() as up, open_gateway(tmp_path, up.url) as gateway:
-        alice = await gateway.make_user("alice", rpm=5, models=frozenset({MODEL}), expires_at_ms=4_102_444_800_000)
+        own = Own((("rpm", 5), ("spend_per_day_nanos", 2 * 10**9)), frozenset({MODEL}), (ip_network("127.0.0.0/8"),))
+        alice = await gateway.make_user("alice", own=own, expires_at_ms=4_102_444_800_000)
         await gateway.ask(alice)
         answer = await gateway.get(alice, "/v1/key")
         answer.assert_clean()
@@ -23,20 +27,33 @@ async def test_the_key_and_its_limits(tmp_path: Path) -> None:
             "name": "alice's key",
             "hint": alice.secret[:17],
             "user": "alice",
+            "plan": "default",
             "limits": {
-                "requests_per_minute": 5,
-                "requests_remaining": 4,
-                "full_again_in_ms": answer.json["limits"]["full_again_in_ms"],
+                "rpm": {
+                    "limit": 5,
+                    "used": 1,
+                    "reserved": 0,
+                    "remaining": 4,
+                    "resets_at": answer.json["limits"]["rpm"]["resets_at"],
+                },
+                "spend_per_day": {
+                    "limit_usd": "2.00",
+                    "used_usd": format_usd(10 * 10**9 - gateway.balance(alice)),
+                    "reserved_usd": "0.00",
+                    "remaining_usd": format_usd(gateway.balance(alice) - 8 * 10**9),
+                    "resets_at": answer.json["limits"]["spend_per_day"]["resets_at"],
+                },
             },
             "models": [MODEL],
+            "addresses": ["127.0.0.0/8"],
             "expires_at": "2100-01-01T00:00:00Z",
         }
-        assert 0 < answer.json["limits"]["full_again_in_ms"] <= 12_000
+        assert answer.json["limits"]["spend_per_day"]["resets_at"].endswith("T00:00:00Z")
         assert alice.secret not in answer.body.decode()
         bob = await gateway.make_user("bob")
         answer = await gateway.get(bob, "/v1/key")
         assert (answer.json["limits"], answer.json["models"], answer.json["expires_at"]) == (
-            {"requests_per_minute": None},
+            {},
             None,
             None,
         )

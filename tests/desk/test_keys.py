@@ -18,7 +18,7 @@ async def test_a_key_works_at_once_with_what_it_was_given(house: House, clock: F
     await act(house, "users.create", name="ada")
     key = await act(house, "keys.create", user="ada", name="laptop", rpm=0, models=["claude-sonnet-5-5"], expires="12h")
     live = authenticate(house, key["secret"])
-    assert (live.id, live.user_name, live.name, live.rpm) == (key["id"], "ada", "laptop", 0)
+    assert (live.id, live.user_name, live.name, live.terms.rpm) == (key["id"], "ada", "laptop", 0)
     assert live.models == frozenset({"claude-sonnet-5-5"})
     assert key["expires_at_ms"] == live.expires_at_ms == clock.at_ms() + 12 * HOUR_MS
     clock.advance(12 * HOUR_MS)
@@ -39,9 +39,15 @@ async def test_an_alias_is_kept_as_the_model_that_it_names(house: House) -> None
         ({"models": ["claude-sonet-5-5"]}, "'claude-sonet-5-5' is not offered here; did you mean claude-sonnet-5-5?"),
         ({"models": ["zzz"]}, "`pagegrid models list` shows what is"),
         ({"models": []}, "models: name at least one, or leave it out for all"),
-        ({"models": "claude-sonnet-5-5"}, "keys.create: models: Input should be a valid list"),
-        ({"rpm": -1}, "rpm: write requests per minute from 1 to 1000000, or 0 for unlimited"),
-        ({"rpm": True}, "keys.create: rpm: Input should be a valid integer"),
+        ({"models": "claude-sonnet-5-5"}, "keys.create: models: Input should be a valid list or: Input should be 'plan'"),
+        ({"rpm": -1}, "rpm: write a whole number from 1 to 1000000000000, 0 for unlimited"),
+        ({"rpm": True}, "keys.create: rpm: Input should be a valid integer or: Input should be 'plan'"),
+        ({"tokens_per_month": 10**12 + 1}, "tokens_per_month: write a whole number"),
+        ({"spend_total": "-1"}, "spend_total: '-1' is not an amount"),
+        ({"spend_total": "unlimited"}, "spend_total: 'unlimited' is not an amount"),
+        ({"addresses": ["10.0.0.1/8"]}, "addresses: write addresses or CIDR ranges without bits beyond the prefix"),
+        ({"addresses": ["here"]}, "addresses: write addresses or CIDR ranges"),
+        ({"factor": "0"}, "factor: '0' is not a factor"),
         ({"expires": "30"}, "expires: write a duration such as 90m, 12h or 30d"),
         ({"expires": "0d"}, "expires: write a duration such as 90m, 12h or 30d"),
         ({"expires": "4000d"}, "at most 3650d"),
@@ -74,7 +80,8 @@ async def test_a_rotation_keeps_the_settings_and_ends_the_old_key(house: House) 
     new = await act(house, "keys.rotate", key_id=old["id"])
     assert new["rotated_from"] == old["id"] and new["secret"] != old["secret"]
     assert all(new[name] == old[name] for name in ("user", "name", "rpm", "models", "expires_at_ms"))
-    assert authenticate(house, new["secret"]).rpm == 77
+    assert authenticate(house, new["secret"]).terms.rpm == 77
+    assert authenticate(house, new["secret"]).root_id == old["id"]
     with pytest.raises(ClientError):
         authenticate(house, old["secret"])
 

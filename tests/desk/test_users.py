@@ -26,7 +26,7 @@ async def test_a_user_is_made_with_an_empty_wallet_that_works_at_once(house: Hou
             "action": "users.create",
             "subject": "user:Ada.Lovelace",
             "before": None,
-            "after": {"id": user["id"], "email": "ada@example.com", "role": "admin"},
+            "after": {"id": user["id"], "email": "ada@example.com", "role": "admin", "plan": "default"},
         }
     ]
 

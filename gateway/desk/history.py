@@ -1,0 +1,45 @@
+"""What keys used before this start, read before a limit that asks for it is in force.
+
+A limit per day, per month or in all counts what is in the database beside what this process counted. Whatever was settled before
+this start never changes, so it may be read at any time. It is read before an act commits: after the commit memory must follow at
+once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+
+from gateway.desk.desk import Desk
+from gateway.limits import Spent
+from gateway.storage import database, spending
+
+# (first key of the chain, its days, nanos ever)
+History = tuple[int, list[Spent], int]
+
+
+async def load_history(desk: Desk, *, key_id: int | None = None, user: str | None = None) -> None:
+    """Of one key, or of all living keys of a user; one that does not exist has none."""
+
+    def read() -> list[History]:
+        with closing(database.open_reader(desk.database)) as conn:
+            roots = spending.find_roots(conn, key_id=key_id, user=user)
+            missing = [root_id for root_id in roots if not desk.limits.is_loaded(root_id)]
+            return read_history(conn, missing, desk.booted_above_id, desk.clock.at_ms())
+
+    for root_id, days, ever_nanos in await asyncio.to_thread(read):
+        desk.limits.load(root_id, days, ever_nanos)
+
+
+def read_history(conn: sqlite3.Connection, root_ids: Iterable[int], until_id: int, at_ms: int) -> list[History]:
+    """`until_id` is the last request before this start."""
+    return [
+        (
+            root_id,
+            spending.load_spent(conn, root_id, until_id, at_ms),
+            spending.load_spent_ever(conn, root_id, until_id),
+        )
+        for root_id in root_ids
+    ]
