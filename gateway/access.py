@@ -152,8 +152,10 @@ class KeyRing:
     def knows(self, secret_hash: bytes) -> bool:
         return secret_hash in self._by_hash
 
-    def completed(self, key: Key) -> Key:
-        return complete(key, self._plans.get(key.plan) or self._plans[DEFAULT_PLAN])
+    def completed(self, key: Key, plans: Mapping[str, Plan] | None = None) -> Key:
+        """As these plans, or those in force, complete it."""
+        plans = plans or self._plans
+        return complete(key, plans.get(key.plan) or plans[DEFAULT_PLAN])
 
     def set_plans(self, plans: Mapping[str, Plan]) -> None:
         """Other plans, in force for every key at once."""

@@ -181,6 +181,9 @@ class Health:
             if circuit.probe_ms == asked_ms:
                 circuit.probe_ms = None
 
+    def forget(self, upstream: str) -> None:
+        self._circuits = {subject: circuit for subject, circuit in self._circuits.items() if subject[0] != upstream}
+
     def state(self, upstream: str, model: str, now_ms: int) -> State:
         """How the deployment stands; with model "" the upstream."""
         resting = [circuit for circuit in self._both(upstream, model) if circuit.cooling]

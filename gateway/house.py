@@ -40,15 +40,20 @@ from gateway.upstreams.registry import KINDS
 from gateway.upstreams.transport import HttpTransport
 from gateway.version import VERSION
 
+Transports = dict[type[HttpTransport] | type[DemoTransport], HttpTransport | DemoTransport]
+
 
 @dataclass(slots=True)
 class House:
+    """`settings` are those in force; a reload replaces them (reload.py)."""
+
     settings: Settings
     data_dir: Path
     walk: Walk
     desk: Desk
     writer: Writer
     reader: aiosqlite.Connection
+    transports: Transports
     closing: bool = False
 
     @property
@@ -81,7 +86,7 @@ async def open_house(settings: Settings, data_dir: Path, clock: Clock | None = N
         path = data_dir / database.FILE_NAME
         conn, boot_id = _open_ledger(path, clock)
         async with database.reading(path) as reader:
-            house, transports = await _build(settings, data_dir, conn, reader, boot_id, clock)
+            house = await _build(settings, data_dir, conn, reader, boot_id, clock)
             chores = start_chores(house.walk, house.desk)
             try:
                 yield house
@@ -90,7 +95,7 @@ async def open_house(settings: Settings, data_dir: Path, clock: Clock | None = N
                     chore.cancel()
                 await asyncio.gather(*chores, return_exceptions=True)
                 await house.drain(settings.timeouts.shutdown_s)
-                for transport in transports:
+                for transport in house.transports.values():
                     await transport.close()
                 await house.writer.close()
     finally:
@@ -99,7 +104,7 @@ async def open_house(settings: Settings, data_dir: Path, clock: Clock | None = N
 
 async def _build(
     settings: Settings, data_dir: Path, conn: sqlite3.Connection, reader: aiosqlite.Connection, boot_id: int, clock: Clock
-) -> tuple[House, list[HttpTransport | DemoTransport]]:
+) -> House:
     releases = Releases()
     book = Book(releases.released)
     for wallet in wallets.load_wallets(conn):
@@ -125,8 +130,8 @@ async def _build(
 
     freezing: set[asyncio.Future[None]] = set()
     writer = Writer(conn, boot_id, clock, on_refused=freeze)
-    stations, transports = _build_stations(settings)
-    rules = _rules(settings)
+    transports: Transports = {}
+    rules = build_rules(settings)
     walk = Walk(
         rules=rules,
         clock=clock,
@@ -134,15 +139,15 @@ async def _build(
         keys=ring,
         catalog=settings.catalog,
         limits=limits,
-        router=Router(_deployments(settings), {upstream.name: upstream.max_concurrent for upstream in settings.upstreams}),
+        router=Router(build_deployments(settings), build_caps(settings)),
         book=book,
         store=writer,
-        stations=stations,
+        stations=build_stations(settings, transports),
         door=Door(rules),
         releases=releases,
     )
     path = data_dir / database.FILE_NAME
-    switchboard = Switchboard(settings, walk.router, stations, clock)
+    switchboard = Switchboard(settings, walk.router, walk.stations, clock)
     desk = Desk(
         database=path,
         writer=writer,
@@ -156,12 +161,11 @@ async def _build(
         upstreams=switchboard,
         booted_above_id=booted_above_id,
     )
-    return House(settings, data_dir, walk, desk, writer, reader), transports
+    return House(settings, data_dir, walk, desk, writer, reader, transports)
 
 
-def _build_stations(settings: Settings) -> tuple[dict[str, Station], list[HttpTransport | DemoTransport]]:
+def build_stations(settings: Settings, transports: Transports) -> dict[str, Station]:
     """One station per upstream; upstreams of one transport share it, and so its pool of connections."""
-    transports: dict[type[HttpTransport] | type[DemoTransport], HttpTransport | DemoTransport] = {}
     stations = {}
     for upstream in settings.upstreams:
         kind = KINDS[upstream.kind]
@@ -171,10 +175,15 @@ def _build_stations(settings: Settings) -> tuple[dict[str, Station], list[HttpTr
         stations[upstream.name] = Station(
             upstream.name, kind.build(upstream.base_url, upstream.secret.get_secret_value()), transport
         )
-    return stations, list(transports.values())
+    return stations
 
 
-def _deployments(settings: Settings) -> dict[str, tuple[Deployment, ...]]:
+def build_caps(settings: Settings) -> dict[str, int]:
+    """Requests at once, by upstream; 0 is no cap."""
+    return {upstream.name: upstream.max_concurrent for upstream in settings.upstreams}
+
+
+def build_deployments(settings: Settings) -> dict[str, tuple[Deployment, ...]]:
     upstreams = {upstream.name: upstream for upstream in settings.upstreams}
     deployments = {}
     for model in settings.catalog:
@@ -194,7 +203,7 @@ def _deployments(settings: Settings) -> dict[str, tuple[Deployment, ...]]:
     return deployments
 
 
-def _rules(settings: Settings) -> Rules:
+def build_rules(settings: Settings) -> Rules:
     server, billing, timeouts = settings.server, settings.billing, settings.timeouts
     return Rules(
         key_prefix=settings.brand.key_prefix,

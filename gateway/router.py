@@ -81,6 +81,15 @@ class Router:
         self._last_resort_ms: dict[str, int] = {}
         self._conversations: OrderedDict[tuple[str, str], _Conversation] = OrderedDict()
 
+    def replace(self, deployments: Mapping[str, tuple[Deployment, ...]], caps: Mapping[str, int]) -> None:
+        """Other deployments, from now on; what is known of upstreams, models and conversations by their names stays."""
+        self._deployments = deployments
+        self._caps = caps
+
+    def forget(self, upstream: str) -> None:
+        """How it stood: it is another account now."""
+        self._health.forget(upstream)
+
     def deployments(self, model_id: str) -> tuple[Deployment, ...]:
         """All that may serve the model; () if none does."""
         return self._deployments.get(model_id, ())

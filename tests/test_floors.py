@@ -18,7 +18,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(("access", "catalog", "pricing", "estimates", "limits", "health", "router", "book", "data"), 2),
     **dict.fromkeys(("storage", "upstreams"), 3),
     **dict.fromkeys(("proxy", "desk"), 4),
-    **dict.fromkeys(("config", "chores", "switchboard", "house"), 5),
+    **dict.fromkeys(("config", "chores", "switchboard", "house", "reload"), 5),
     **dict.fromkeys(("api", "cli", "__main__"), 6),
 }
 # Rooms of one floor that may see each other, and why.
@@ -32,6 +32,7 @@ NEIGHBOURS = {
     ("house", "config"),  # the hall is built from the settings
     ("switchboard", "config"),  # what is declared of each upstream
     ("house", "switchboard"),
+    ("reload", "config"), ("reload", "house"), ("reload", "switchboard"),  # what the house was built from, built anew
     ("house", "chores"),  # and starts what it does by itself
     ("cli", "api"),  # `serve` serves
     ("__main__", "cli"),

@@ -11,6 +11,7 @@ from gateway.cli.context import Program, where_options
 from gateway.cli.keys import keys
 from gateway.cli.ledger import ledger
 from gateway.cli.models import models
+from gateway.cli.reload import reload
 from gateway.cli.serve import serve
 from gateway.cli.upstreams import upstreams
 from gateway.cli.usage import usage
@@ -26,5 +27,5 @@ def main() -> None:
     """PageGrid: a self-hosted AI gateway. `pagegrid serve` works at once, without any configuration."""
 
 
-for command in (serve, users, wallets, keys, usage, models, upstreams, ledger, backup, config, check):
+for command in (serve, reload, users, wallets, keys, usage, models, upstreams, ledger, backup, config, check):
     main.add_command(command)

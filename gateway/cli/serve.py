@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import click
@@ -16,13 +18,18 @@ from gateway.api import log
 from gateway.api.door import serve_door
 from gateway.api.server import serving
 from gateway.cli.context import Place, place_options
-from gateway.config import Settings
+from gateway.config import ConfigError, Settings
+from gateway.desk.configuration import reload_configuration
 from gateway.desk.first_start import Credentials, first_start, has_users, reverse_demo_credit
-from gateway.errors import HouseError
+from gateway.desk.users import check_plans_in_use
+from gateway.errors import ClientError, GatewayError, HouseError
 from gateway.house import House, open_house
 from gateway.money import format_usd
+from gateway.reload import reload
 from gateway.storage.folder import Busy
 from gateway.version import VERSION
+
+logger = logging.getLogger(__name__)
 
 BUSY_WAIT_S = 2
 
@@ -39,16 +46,17 @@ def serve(place: Place, host: str | None, port: int | None) -> None:
         raise click.ClickException("aiohttp's C extension is missing: reinstall it (pip install --force-reinstall aiohttp)")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(_serve(settings, place.data_dir))
+            runner.run(_serve(place, settings, host, port))
         except Busy:
             raise click.ClickException(
                 f"another pagegrid is running on {place.data_dir}: stop it first, or name another directory with --data-dir"
             ) from None
-        except HouseError as error:
+        except GatewayError as error:
             raise click.ClickException(error.message) from None
 
 
-async def _serve(settings: Settings, data_dir: Path) -> None:
+async def _serve(place: Place, settings: Settings, host: str | None, port: int | None) -> None:
+    data_dir = place.data_dir
     demo = settings.demo_only
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -56,25 +64,78 @@ async def _serve(settings: Settings, data_dir: Path) -> None:
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         house = await _open_when_free(stack, settings, data_dir)
+        await check_plans_in_use(house.desk, settings.plans)
+        reloader = _Reloader(house, place, host, port)
+        house.desk.reload = reloader.reload
+        loop.add_signal_handler(signal.SIGHUP, reloader.hang_up)
         reversed_nanos = 0 if demo else await reverse_demo_credit(house.desk)
         try:
-            async with serving(house, settings.server.host, settings.server.port) as port:
+            async with serving(house, settings.server.host, settings.server.port) as bound:
                 # The port first: a key that was made for a start that fails would never be shown. The door last: a user that
                 # is made in between would pass for an earlier start's.
                 credentials = await first_start(house.desk, settings.billing.demo_credit_nanos) if demo else None
                 await stack.enter_async_context(serve_door(house.desk, data_dir))
-                _greet(settings, f"http://{_shown_host(settings.server.host)}:{port}", credentials, reversed_nanos)
+                _greet(settings, f"http://{_shown_host(settings.server.host)}:{bound}", credentials, reversed_nanos)
                 if not await has_users(house.desk):
                     click.echo(_NO_USERS, err=True)
                 await stop.wait()
                 running = len(house.walk.running)
-                click.echo(f"Stopping: {running} running requests have {settings.timeouts.shutdown_s:g} s to end.", err=True)
+                limit_s = house.settings.timeouts.shutdown_s
+                click.echo(f"Stopping: {running} running requests have {limit_s:g} s to end.", err=True)
         except OSError as error:
             where = f"{settings.server.host}:{settings.server.port}"
             raise HouseError(
                 "unavailable", f"cannot listen on {where}: {error.strerror or error}; choose another with --host or --port"
             ) from None
     click.echo("Stopped; all settled.", err=True)
+
+
+class _Reloader:
+    """Reads the configuration again and puts it in force, one reload after another."""
+
+    def __init__(self, house: House, place: Place, host: str | None, port: int | None) -> None:
+        self._house = house
+        self._place = place
+        self._over = (host, port)
+        self._turn = asyncio.Lock()
+        self._hang_ups: set[asyncio.Task[None]] = set()
+
+    async def reload(self) -> dict[str, Any]:
+        """Raises ClientError with everything that is wrong, and then nothing changed."""
+        async with self._turn:
+            settings = await asyncio.to_thread(self._load)
+            demo = self._house.settings.demo_only
+            changed = await reload(self._house, settings)
+            log.set_up(settings.logging.format, settings.logging.level)
+            if demo and not settings.demo_only:
+                await reverse_demo_credit(self._house.desk)
+            return {"changed": changed, "warnings": list(settings.warnings)}
+
+    def hang_up(self) -> None:
+        """SIGHUP: nobody waits for the answer, so the log has it."""
+        task = asyncio.get_running_loop().create_task(self._hang_up())
+        self._hang_ups.add(task)
+        task.add_done_callback(self._hang_ups.discard)
+
+    async def _hang_up(self) -> None:
+        try:
+            result = await reload_configuration(self._house.desk, "signal:SIGHUP")
+        except GatewayError as error:
+            logger.error("not reloaded: %s", error.message)
+        except Exception:
+            logger.exception("not reloaded")
+        else:
+            logger.info("reloaded: %s", ", ".join(result["changed"]) or "nothing had changed")
+            for warning in result["warnings"]:
+                logger.warning("%s", warning)
+
+    def _load(self) -> Settings:
+        # Its paths are looked up anew: a file that was not there at the start may be there now.
+        place = Place(self._place.config_asked, self._place.data_dir_asked)
+        try:
+            return place.load_settings().listening_on(*self._over)
+        except ConfigError as error:
+            raise ClientError("invalid_request", f"the configuration cannot be used, nothing was reloaded:\n{error}") from None
 
 
 async def _open_when_free(stack: AsyncExitStack, settings: Settings, data_dir: Path) -> House:

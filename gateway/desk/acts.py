@@ -24,7 +24,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from gateway.catalog import Catalog
-from gateway.desk import backup, keys, models, statements, upstreams, usage, users, wallets
+from gateway.desk import backup, configuration, keys, models, statements, upstreams, usage, users, wallets
 from gateway.desk.desk import Desk
 from gateway.errors import ClientError, GatewayError
 from gateway.storage import database
@@ -60,6 +60,7 @@ WRITES: Mapping[str, Callable[..., Coroutine[Any, Any, Any]]] = {
 
 # What only a running server knows.
 LIVE: Mapping[str, Callable[..., Coroutine[Any, Any, Any]]] = {
+    "configuration.reload": configuration.reload_configuration,
     "upstreams.list": upstreams.list_upstreams,
     "upstreams.test": upstreams.test_upstreams,
 }

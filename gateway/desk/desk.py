@@ -6,7 +6,7 @@ key ring. When it returns it is in force.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,7 +31,7 @@ class Upstreams(Protocol):
 class Desk:
     """`database` is the file, for readers of one's own; ids of this start's requests are above `booted_above_id`.
 
-    What is declared (catalogue, plans, prefix) is replaced by a reload.
+    What is declared (catalogue, plans, prefix) is replaced by `reload`, which a server sets: None where nothing can be reloaded.
     """
 
     database: Path
@@ -45,3 +45,4 @@ class Desk:
     key_prefix: str
     upstreams: Upstreams
     booted_above_id: int
+    reload: Callable[[], Awaitable[dict[str, Any]]] | None = None

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import difflib
 import sqlite3
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from gateway.access import DEFAULT_PLAN, Key
+from gateway.access import DEFAULT_PLAN, Key, Plan
 from gateway.book import Wallet
 from gateway.desk.checks import NAME_CHARS_MAX, check_email, check_user_name, get_user, get_wallet, money, refused
 from gateway.desk.desk import Desk
@@ -100,6 +101,18 @@ def show_user(conn: sqlite3.Connection, *, user: str) -> dict[str, Any]:
     with snapshot(conn):
         found = get_user(conn, user)
         return {**found, **_state_of_wallet(conn, found["id"])}
+
+
+async def check_plans_in_use(desk: Desk, plans: Mapping[str, Plan]) -> None:
+    """Raises ClientError if users have a plan that is not among `plans`, with how many they are."""
+    counts = await desk.writer.run(lambda ledger: users.count_by_plan(ledger.conn))
+    gone = [f"{plan} ({count} {'user' if count == 1 else 'users'})" for plan, count in counts.items() if plan not in plans]
+    if gone:
+        raise refused(
+            f"the configuration no longer declares a plan that users have: {', '.join(gone)}. Declare it, or move them first "
+            "with `pagegrid users set-plan`",
+            "plans",
+        )
 
 
 # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -148,6 +148,10 @@ class Door:
         self.in_flight = 0
         self.body_bytes = 0
 
+    def obey(self, rules: Rules) -> None:
+        """Other bounds, from now on; who is inside stays."""
+        self._rules = rules
+
     def enter(self, announced_bytes: int | None) -> int:
         """Returns the bytes reserved, to be given to `leave`. A body that does not announce its size may be as large as any."""
         largest = self._rules.body_bytes_max

@@ -1,0 +1,25 @@
+"""`pagegrid reload`: the running server takes over its changed configuration."""
+
+from __future__ import annotations
+
+import click
+
+from gateway.cli.context import Place, json_option, place_options, print_json, say
+from gateway.cli.desk_client import perform
+
+
+@click.command()
+@place_options
+@json_option
+def reload(place: Place, as_json: bool) -> None:
+    """Let the running server read its configuration again, as SIGHUP does.
+
+    A file with a mistake changes nothing and says why. Requests that run go on as they began.
+    """
+    result = perform(place, "configuration.reload")
+    if as_json:
+        print_json(result)
+        return
+    for warning in result["warnings"]:
+        say(f"Warning: {warning}")
+    say(f"Reloaded: {', '.join(result['changed'])}." if result["changed"] else "Nothing had changed.")

@@ -1,0 +1,71 @@
+"""`pagegrid reload` and SIGHUP, on a server that is a process of its own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.cli.test_serve import serving
+
+DEMO = '[[upstreams]]\nname = "demo"\nkind = "demo"\n'
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gateway", "--data-dir", str(folder / "data"), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+
+def test_a_good_file_is_in_force_when_the_command_returns_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
+    config = tmp_path / "pagegrid.toml"
+    config.write_text(DEMO)
+    with serving(tmp_path) as server:
+        config.write_text(DEMO + "[plans.tiny]\nrpm = 1\n")
+        done = run(tmp_path, "reload")
+        assert (done.returncode, done.stderr) == (0, "Reloaded: plans.\n")
+        assert run(tmp_path, "users", "create", "ada", "--plan", "tiny").returncode == 0
+        config.write_text(DEMO + "[plans.tiny]\nrpn = 1\n")
+        refused = run(tmp_path, "reload")
+        assert (
+            refused.returncode == 1
+            and "did you mean plans.tiny.rpm?" in refused.stderr
+            and "nothing was reloaded" in refused.stderr
+        )
+        config.write_text(DEMO)
+        refused = run(tmp_path, "reload")
+        assert refused.returncode == 1 and "tiny (1 user)" in refused.stderr
+        config.write_text(DEMO + "[server]\nport = 9\n[plans.tiny]\n")
+        # The command line's port counts over the file's, as it did at the start.
+        assert run(tmp_path, "reload").stderr == "Reloaded: plans.\n"
+        assert run(tmp_path, "reload").stderr == "Nothing had changed.\n"
+        code, _ = server.stop()
+        assert code == 0
+    refused = run(tmp_path, "reload")
+    assert refused.returncode == 1 and "no server is running" in refused.stderr
+
+
+def test_a_start_with_a_plan_in_use_that_is_not_declared_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "pagegrid.toml"
+    config.write_text(DEMO + "[plans.tiny]\n")
+    assert run(tmp_path, "users", "create", "ada", "--plan", "tiny").returncode == 0
+    config.write_text(DEMO)
+    refused = run(tmp_path, "serve", "--port", "0")
+    assert refused.returncode == 1 and "tiny (1 user)" in refused.stderr and "Traceback" not in refused.stderr
+    # Commands work all the same, or nobody could be moved.
+    assert run(tmp_path, "users", "set-plan", "ada", "default").returncode == 0
+
+
+def test_a_hang_up_reloads_and_the_log_says_what_came_of_it(tmp_path: Path) -> None:
+    config = tmp_path / "pagegrid.toml"
+    config.write_text(DEMO)
+    with serving(tmp_path) as server:
+        for text in (DEMO + "[plans.tiny]\n", DEMO + "[plan.tiny]\n"):
+            config.write_text(text)
+            server.process.send_signal(signal.SIGHUP)
+            time.sleep(0.7)
+        code, said = server.stop()
+    assert code == 0
+    assert "reloaded: plans" in said
+    assert "not reloaded" in said and "did you mean plans?" in said
