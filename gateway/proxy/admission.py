@@ -15,7 +15,7 @@ from gateway.errors import ClientError, HouseError
 from gateway.estimates import Demand, demand
 from gateway.limits import Lease, LimitHeld
 from gateway.metrics import limit_hit
-from gateway.proxy.walk import Inbound, Running, Walk
+from gateway.proxy.walk import Discount, Inbound, Running, Walk
 from gateway.router import for_key
 from gateway.storage.rows import HoldRow
 from gateway.wire.call import Call
@@ -49,8 +49,13 @@ async def admit(walk: Walk, inbound: Inbound, key: Key, model: Model, call: Call
     3 s), HouseError (503).
     """
     conversation = f"{key.id}:{conversation_of(inbound.headers, call)}"
-    asked = _demand(walk, key, model, call, conversation)
-    hold, lease = await _reserve(walk, inbound, key, conversation, asked)
+    discount = _claim_discount(walk, model, conversation)
+    try:
+        asked = _demand(walk, key, model, call, conversation, warm=discount is not None)
+        hold, lease = await _reserve(walk, inbound, key, conversation, asked)
+    except BaseException:
+        walk.discounts.discard(discount)
+        raise
     row = HoldRow(inbound.request_id, key.wallet_id, key.id, model.id, hold.amount_nanos, walk.clock.at_ms())
     now_ms = walk.clock.now_ms()
     running = Running(
@@ -66,6 +71,7 @@ async def admit(walk: Walk, inbound: Inbound, key: Key, model: Model, call: Call
         admitted_ms=now_ms - inbound.received_ms,
         input_estimate=asked.input_tokens,
         cached_estimate=asked.cached_tokens,
+        discount=discount,
     )
     walk.running[inbound.request_id] = running
     return running
@@ -82,7 +88,19 @@ async def await_hold(walk: Walk, running: Running) -> None:
         )
 
 
-def _demand(walk: Walk, key: Key, model: Model, call: Call, conversation: str) -> Demand:
+def _claim_discount(walk: Walk, model: Model, conversation: str) -> Discount | None:
+    """The right to be held at cache-read price, for one request of a conversation at a time.
+
+    A client names its conversation: many at once, of which the cache serves none, would be held at a tenth of what they cost.
+    """
+    discount = (model.id, conversation)
+    if discount in walk.discounts:
+        return None
+    walk.discounts.add(discount)
+    return discount
+
+
+def _demand(walk: Walk, key: Key, model: Model, call: Call, conversation: str, *, warm: bool) -> Demand:
     return demand(
         call,
         (for_key(deployment, key.factors).price for deployment in walk.router.deployments(model.id)),
@@ -90,7 +108,7 @@ def _demand(walk: Walk, key: Key, model: Model, call: Call, conversation: str) -
         max_output_tokens=model.max_output_tokens,
         image_tokens=model.image_tokens,
         output_hold_tokens=walk.rules.output_hold_tokens,
-        warm_tokens=walk.router.warm_tokens(model.id, conversation, walk.clock.now_ms()),
+        warm_tokens=walk.router.warm_tokens(model.id, conversation, walk.clock.now_ms()) if warm else 0,
         watched=call.stream,
     )
 

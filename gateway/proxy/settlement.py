@@ -22,6 +22,7 @@ DETAIL_TEXT_MAX = 128
 def resolve(walk: Walk, running: Running, outcome: Outcome) -> None:
     """Resolve the request's hold, exactly once, whatever became of client and upstream. Never waits, never refuses."""
     walk.running.pop(running.request_id, None)
+    walk.discounts.discard(running.discount)
     if running.at is not None:
         walk.router.left(running.at)
         running.at = None

@@ -93,6 +93,10 @@ class Inbound:
         return next((value for header, value in self.headers if header == name), "")
 
 
+# (model, conversation): whose running request is held at cache-read price.
+Discount = tuple[str, str]
+
+
 @dataclass(slots=True)
 class Running:
     """One admitted request until its hold is resolved, and with it what it has reserved of the key's limits (`lease`).
@@ -113,6 +117,7 @@ class Running:
     admitted_ms: int
     input_estimate: int
     cached_estimate: int
+    discount: Discount | None
     attempts: list[AttemptRow] = field(default_factory=list)
     had_progress: bool = False
     at: Deployment | None = None
@@ -221,6 +226,7 @@ class Walk:
     door: Door
     releases: Releases
     running: dict[int, Running] = field(default_factory=dict)
+    discounts: set[Discount | None] = field(default_factory=set)
     settling: dict[int, asyncio.Future[None]] = field(default_factory=dict)
     streams: set[Stream] = field(default_factory=set)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -347,4 +348,29 @@ async def test_a_stream_that_is_cancelled_from_outside_is_charged_for_what_it_ma
         await asyncio.gather(asking, return_exceptions=True)
         (row,) = await gateway.usage_rows()
         assert row["source"] == "partial" and row["cost_nanos"] > 0
+        await gateway.assert_settled()
+
+
+async def test_a_conversation_has_one_request_at_a_time_held_at_what_its_cache_costs(tmp_path: Path) -> None:
+    """Cache a lot once, then ask for other things under the same name, many at once: only one of them is believed."""
+    released = asyncio.Event()
+    cached = Usage(input_tokens=3, output_tokens=10, cache_write_5m_tokens=100_000)
+    async with ScriptedUpstream(default=scripts.answer(Reply(usage=cached))) as up, open_gateway(tmp_path, up.url) as gateway:
+        mallory = await gateway.make_user("mallory", "3")
+        system = [{"type": "text", "text": "word " * 60_000, "cache_control": {"type": "ephemeral"}}]
+        fields: dict[str, Any] = {"headers": {"x-claude-code-session-id": "6f1c"}, "stream": True, "system": system}
+        assert (await gateway.ask(mallory, **fields)).status == 200
+        up.default = scripts.answer(Reply(usage=cached), released=released)
+        wallet = gateway.house.walk.book.wallet(mallory.key.wallet_id)
+        running = []
+        held = [0]
+        for number in range(3):
+            running.append(asyncio.ensure_future(gateway.ask(mallory, **fields)))
+            await until(lambda number=number: len(up.journal) == 2 + number)  # type: ignore[misc]
+            held.append(wallet.held_nanos)
+        warm, cold, again = (after - before for before, after in itertools.pairwise(held))
+        assert warm * 8 < cold == again
+        released.set()
+        assert [answer.status for answer in await asyncio.gather(*running)] == [200] * 3
+        assert not gateway.house.walk.discounts
         await gateway.assert_settled()
