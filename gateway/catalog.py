@@ -98,6 +98,7 @@ def _model(entry: dict[str, Any], *, read_on: str) -> Model:
         web_search=parse_usd(entry["web_search"]),
         fast=_factor(entry.get("fast")),
         us=_factor(entry.get("us")),
+        batch=_factor(entry.get("batch")),
     )
     return Model(
         id=entry["id"],
