@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ import aiosqlite
 
 from gateway.access import KeyRing
 from gateway.book import Book
+from gateway.catalog import Model
 from gateway.chores import start_chores
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
@@ -128,7 +129,9 @@ async def _build(
         keys=ring,
         catalog=settings.catalog,
         limits=RateLimits(),
-        router=Router(_deployments(settings), {upstream.name: upstream.max_concurrent for upstream in settings.upstreams}),
+        router=Router(
+            _deployments(settings, stations), {upstream.name: upstream.max_concurrent for upstream in settings.upstreams}
+        ),
         book=book,
         store=writer,
         stations=stations,
@@ -142,10 +145,12 @@ async def _build(
 
 
 def _build_stations(settings: Settings) -> tuple[dict[str, Station], list[HttpTransport | DemoTransport]]:
-    """One station per upstream; upstreams of one transport share it, and so its pool of connections."""
+    """One station per enabled upstream; upstreams of one transport share it, and so its pool of connections."""
     transports: dict[type[HttpTransport] | type[DemoTransport], HttpTransport | DemoTransport] = {}
     stations = {}
     for upstream in settings.upstreams:
+        if not upstream.enabled:
+            continue
         kind = KINDS[upstream.kind]
         if kind.transport not in transports:
             transports[kind.transport] = kind.transport()
@@ -156,24 +161,29 @@ def _build_stations(settings: Settings) -> tuple[dict[str, Station], list[HttpTr
     return stations, list(transports.values())
 
 
-def _deployments(settings: Settings) -> dict[str, tuple[Deployment, ...]]:
+def _deployments(settings: Settings, stations: Mapping[str, Station]) -> dict[str, tuple[Deployment, ...]]:
+    return {model.id: tuple(_deployments_of(model, settings, stations)) for model in settings.catalog}
+
+
+def _deployments_of(model: Model, settings: Settings, stations: Mapping[str, Station]) -> Iterator[Deployment]:
+    """The model's deployments, each place once; of a virtual model those of the models that it serves, in their order."""
     upstreams = {upstream.name: upstream for upstream in settings.upstreams}
-    deployments = {}
-    for model in settings.catalog:
-        served = []
-        for route in settings.routes[model.id]:
+    places: set[tuple[str, str]] = set()
+    for rank, member in enumerate(settings.catalog.members(model)):
+        for route in settings.routes[member.id]:
+            if (route.upstream, route.model) in places:
+                continue
+            places.add((route.upstream, route.model))
             upstream = upstreams[route.upstream]
-            factors = tuple(factor for factor in (settings.billing.factor, upstream.factor) if factor != ONE)
-            price = replace(model.price, factors=factors)
-            served.append(
-                Deployment(
-                    *(upstream.name, route.model, price, price.terms(), model.price),
-                    priority=upstream.priority,
-                    weight=upstream.weight,
-                )
+            factors = tuple(factor for factor in (settings.billing.factor, upstream.factor, route.factor) if factor != ONE)
+            price = replace(member.price if model.priced_as_served else model.price, factors=factors)
+            yield Deployment(
+                *(upstream.name, route.model, price, price.terms(), member.price),
+                priority=upstream.priority,
+                weight=upstream.weight,
+                rank=rank,
+                signer=upstream.kind if stations[upstream.name].provider.signs_thinking else "",
             )
-        deployments[model.id] = tuple(served)
-    return deployments
 
 
 def _rules(settings: Settings) -> Rules:
