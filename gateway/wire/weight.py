@@ -82,8 +82,11 @@ def weigh_coarsely(body: bytes) -> Weight:
 
 
 def _may_be_signed(raw: bytes) -> bool:
-    """Quoted within a text the words have backslashes before their quotes, so that talk about them is no hit."""
-    return b'"signature"' in raw or b'"redacted_thinking"' in raw
+    """Quoted within a text the words have backslashes before their quotes, so that talk about them is mostly no hit.
+
+    Without its last letter and quote, which are everywhere in JSON, the first word is looked for in half the time.
+    """
+    return b'"signatur' in raw or b'"redacted_thinking"' in raw
 
 
 def _is_signed(content: bytes) -> bool:
