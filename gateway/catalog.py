@@ -33,6 +33,9 @@ class Model:
     `price_read_on` is the day on which the price was read at its source, "" for a price that the operator set.
     `price_assumed` marks a price that was taken from another model because its own is not known yet. `image_tokens` is what an
     image counts when an input is estimated. `kinds` are the kinds of upstream that serve the model unless it is routed.
+
+    A virtual model `serves` other models of the house (their ids, the first preferred); all others serve none. `priced_as_served`
+    marks one without a price of its own: it costs what was served, and `price` is that of the first.
     """
 
     id: str
@@ -50,6 +53,8 @@ class Model:
     price_read_on: str = ""
     image_tokens: int = 1600
     kinds: tuple[str, ...] = ()
+    serves: tuple[str, ...] = ()
+    priced_as_served: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -73,6 +78,10 @@ class Catalog:
     def find(self, name: str) -> Model | None:
         """The model of exactly this id or alias, with or without `anthropic/` before it."""
         return self._by_name.get(name) or self._by_name.get(name.removeprefix(PROVIDER_PREFIX))
+
+    def members(self, model: Model) -> tuple[Model, ...]:
+        """Those that a virtual model serves, the first preferred; of any other model itself."""
+        return tuple(self._by_name[model_id] for model_id in model.serves) or (model,)
 
     def nearest(self, name: str) -> str | None:
         """The known name that looks most like `name`, for a "did you mean"; None if none is near."""
@@ -98,6 +107,7 @@ def _model(entry: dict[str, Any], *, read_on: str) -> Model:
         web_search=parse_usd(entry["web_search"]),
         fast=_factor(entry.get("fast")),
         us=_factor(entry.get("us")),
+        batch=_factor(entry.get("batch")),
     )
     return Model(
         id=entry["id"],

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from gateway.money import Factor
-from gateway.pricing import TOKENS_PER_PRICE, Price, cost_nanos, scale
+from gateway.pricing import TOKENS_PER_PRICE, Multiplier, Price, cost_nanos, scale
 from gateway.usage import Usage
 from gateway.wire.call import Call
 
@@ -86,7 +86,7 @@ def covered_output_tokens(price: Price, usage: Usage, amount_nanos: int) -> int:
     """How many output tokens `amount_nanos` pays for beside everything else in `usage`; 0 if not even that."""
     without = replace(usage, output_tokens=0)
     left = amount_nanos - cost_nanos(price, without)
-    per_million = scale(price.rates_at(usage.prompt_tokens).output * TOKENS_PER_PRICE, _multipliers(price, usage))
+    per_million = scale(price.rates_at(usage.prompt_tokens).output * TOKENS_PER_PRICE, _factors(price.multipliers_of(usage)))
     if left < 0:
         return 0
     # A model whose output is free is covered however long it writes.
@@ -107,12 +107,12 @@ def _held_nanos(price: Price, call: Call, estimate: int, warm_tokens: int, outpu
     total = (
         warm * rates.cache_read + (estimate - warm) * fresh + output_tokens * rates.output + call.searches_max * price.web_search
     )
-    return scale(total, price.multipliers(fast=call.fast, us=call.us))
+    return scale(total, _factors(price.multipliers(fast=call.fast, us=call.us)))
 
 
 def _cached(call: Call, estimate: int, warm_tokens: int) -> int:
     return min(estimate, warm_tokens) if call.cache != "none" else 0
 
 
-def _multipliers(price: Price, usage: Usage) -> tuple[Factor, ...]:
-    return price.multipliers(fast=usage.speed == "fast", us=usage.geography == "us")
+def _factors(multipliers: Iterable[Multiplier]) -> list[Factor]:
+    return [multiplier.factor for multiplier in multipliers]

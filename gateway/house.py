@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ import aiosqlite
 
 from gateway.access import KeyRing
 from gateway.book import Book
+from gateway.catalog import Model
 from gateway.chores import start_chores
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
@@ -131,6 +132,7 @@ async def _build(
     freezing: set[asyncio.Future[None]] = set()
     writer = Writer(conn, boot_id, clock, on_refused=freeze)
     transports: Transports = {}
+    stations = build_stations(settings, transports)
     rules = build_rules(settings)
     walk = Walk(
         rules=rules,
@@ -139,15 +141,15 @@ async def _build(
         keys=ring,
         catalog=settings.catalog,
         limits=limits,
-        router=Router(build_deployments(settings), build_caps(settings)),
+        router=Router(build_deployments(settings, stations), build_caps(settings)),
         book=book,
         store=writer,
-        stations=build_stations(settings, transports),
+        stations=stations,
         door=Door(rules),
         releases=releases,
     )
     path = data_dir / database.FILE_NAME
-    switchboard = Switchboard(settings, walk.router, walk.stations, clock)
+    switchboard = Switchboard(settings, walk.router, stations, clock)
     desk = Desk(
         database=path,
         writer=writer,
@@ -165,9 +167,11 @@ async def _build(
 
 
 def build_stations(settings: Settings, transports: Transports) -> dict[str, Station]:
-    """One station per upstream; upstreams of one transport share it, and so its pool of connections."""
+    """One station per enabled upstream; upstreams of one transport share it, and so its pool of connections."""
     stations = {}
     for upstream in settings.upstreams:
+        if not upstream.enabled:
+            continue
         kind = KINDS[upstream.kind]
         if kind.transport not in transports:
             transports[kind.transport] = kind.transport()
@@ -183,24 +187,29 @@ def build_caps(settings: Settings) -> dict[str, int]:
     return {upstream.name: upstream.max_concurrent for upstream in settings.upstreams}
 
 
-def build_deployments(settings: Settings) -> dict[str, tuple[Deployment, ...]]:
+def build_deployments(settings: Settings, stations: Mapping[str, Station]) -> dict[str, tuple[Deployment, ...]]:
+    return {model.id: tuple(_deployments_of(model, settings, stations)) for model in settings.catalog}
+
+
+def _deployments_of(model: Model, settings: Settings, stations: Mapping[str, Station]) -> Iterator[Deployment]:
+    """The model's deployments, each place once; of a virtual model those of the models that it serves, in their order."""
     upstreams = {upstream.name: upstream for upstream in settings.upstreams}
-    deployments = {}
-    for model in settings.catalog:
-        served = []
-        for route in settings.routes[model.id]:
+    places: set[tuple[str, str]] = set()
+    for rank, member in enumerate(settings.catalog.members(model)):
+        for route in settings.routes[member.id]:
+            if (route.upstream, route.model) in places:
+                continue
+            places.add((route.upstream, route.model))
             upstream = upstreams[route.upstream]
-            factors = tuple(factor for factor in (settings.billing.factor, upstream.factor) if factor != ONE)
-            price = replace(model.price, factors=factors)
-            served.append(
-                Deployment(
-                    *(upstream.name, route.model, price, price.terms(), model.price),
-                    priority=upstream.priority,
-                    weight=upstream.weight,
-                )
+            factors = tuple(factor for factor in (settings.billing.factor, upstream.factor, route.factor) if factor != ONE)
+            price = replace(member.price if model.priced_as_served else model.price, factors=factors)
+            yield Deployment(
+                *(upstream.name, route.model, price, price.terms(), member.price),
+                priority=upstream.priority,
+                weight=upstream.weight,
+                rank=rank,
+                signer=upstream.kind if stations[upstream.name].provider.signs_thinking else "",
             )
-        deployments[model.id] = tuple(served)
-    return deployments
 
 
 def build_rules(settings: Settings) -> Rules:

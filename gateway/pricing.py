@@ -9,7 +9,9 @@ prompt size, and multipliers that the *response* asks for. Knows nothing of wall
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.money import Factor, ceil_div
 from gateway.usage import Usage
@@ -28,12 +30,19 @@ class Rates:
     cache_read: int
 
 
+class Multiplier(NamedTuple):
+    """A factor on every line, and what it is for: fast, us, batch, or "factor" for one of the operator's own."""
+
+    name: str
+    factor: Factor
+
+
 @dataclass(frozen=True, slots=True)
 class Price:
     """All that is needed to price one model at one deployment, and so what the ledger interns.
 
     `tier_rates` replace `rates` when the prompt (input + cache reads + writes) exceeds `tier_above_tokens`. `web_search` is
-    nano-USD per million searches. `fast` and `us` apply only where the answer says so. `factors` are the operator's own.
+    nano-USD per million searches. `fast`, `us` and `batch` apply only where the answer says so. `factors` are the operator's own.
     """
 
     model: str
@@ -43,6 +52,7 @@ class Price:
     web_search: int = 0
     fast: Factor | None = None
     us: Factor | None = None
+    batch: Factor | None = None
     factors: tuple[Factor, ...] = ()
 
     def rates_at(self, prompt_tokens: int) -> Rates:
@@ -50,13 +60,20 @@ class Price:
             return self.tier_rates
         return self.rates
 
-    def multipliers(self, *, fast: bool, us: bool) -> tuple[Factor, ...]:
+    def multipliers(self, *, fast: bool, us: bool, batch: bool = False) -> tuple[Multiplier, ...]:
+        """What applies to every line: by how it is served, then the operator's own factors."""
         served = []
         if fast and self.fast is not None:
-            served.append(self.fast)
+            served.append(Multiplier("fast", self.fast))
         if us and self.us is not None:
-            served.append(self.us)
-        return (*served, *self.factors)
+            served.append(Multiplier("us", self.us))
+        if batch and self.batch is not None:
+            served.append(Multiplier("batch", self.batch))
+        return (*served, *(Multiplier("factor", factor) for factor in self.factors))
+
+    def multipliers_of(self, usage: Usage) -> tuple[Multiplier, ...]:
+        """The multipliers of what an answer says was served."""
+        return self.multipliers(fast=usage.speed == "fast", us=usage.geography == "us", batch=usage.service_tier == "batch")
 
     def terms(self) -> str:
         """The canonical text under which the ledger interns this price; equal prices give equal texts."""
@@ -66,20 +83,37 @@ class Price:
                 return None
             return {name: getattr(rates, name) for name in Rates.__slots__}
 
-        return json.dumps(
-            {
-                "model": self.model,
-                "rates": of(self.rates),
-                "tier_above_tokens": self.tier_above_tokens,
-                "tier_rates": of(self.tier_rates),
-                "web_search": self.web_search,
-                "fast": str(self.fast) if self.fast else None,
-                "us": str(self.us) if self.us else None,
-                "factors": [str(factor) for factor in self.factors],
-            },
-            separators=(",", ":"),
-            sort_keys=True,
-        )
+        terms = {
+            "model": self.model,
+            "rates": of(self.rates),
+            "tier_above_tokens": self.tier_above_tokens,
+            "tier_rates": of(self.tier_rates),
+            "web_search": self.web_search,
+            "fast": str(self.fast) if self.fast else None,
+            "us": str(self.us) if self.us else None,
+            "factors": [str(factor) for factor in self.factors],
+        }
+        # Left out where there is none: what was interned before there was a batch price is the same price, and the same text.
+        if self.batch is not None:
+            terms["batch"] = str(self.batch)
+        return json.dumps(terms, separators=(",", ":"), sort_keys=True)
+
+
+def parse_terms(text: str) -> Price:
+    """The price that `Price.terms` interned."""
+    terms = json.loads(text)
+    tier = terms["tier_rates"]
+    return Price(
+        model=terms["model"],
+        rates=Rates(**terms["rates"]),
+        tier_above_tokens=terms["tier_above_tokens"],
+        tier_rates=Rates(**tier) if tier else None,
+        web_search=terms["web_search"],
+        fast=Factor.parse(terms["fast"]) if terms["fast"] else None,
+        us=Factor.parse(terms["us"]) if terms["us"] else None,
+        batch=Factor.parse(terms["batch"]) if "batch" in terms else None,
+        factors=tuple(Factor.parse(factor) for factor in terms["factors"]),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +130,7 @@ class Derivation:
     """How a cost came about: the lines, the multipliers that applied to all of them, and the exact rounded sum."""
 
     lines: tuple[Line, ...]
-    multipliers: tuple[Factor, ...]
+    multipliers: tuple[Multiplier, ...]
     cost_nanos: int
 
 
@@ -110,9 +144,9 @@ def derive(price: Price, usage: Usage) -> Derivation:
         Line("output", usage.output_tokens, rates.output),
         Line("web_search", usage.web_searches, price.web_search),
     )
-    multipliers = price.multipliers(fast=usage.speed == "fast", us=usage.geography == "us")
+    multipliers = price.multipliers_of(usage)
     total = sum(line.count * line.price_nanos_per_million for line in lines)
-    return Derivation(lines, multipliers, scale(total, multipliers))
+    return Derivation(lines, multipliers, scale(total, [multiplier.factor for multiplier in multipliers]))
 
 
 def cost_nanos(price: Price, usage: Usage) -> int:
@@ -126,13 +160,13 @@ def cost_nanos(price: Price, usage: Usage) -> int:
         + usage.output_tokens * rates.output
         + usage.web_searches * price.web_search
     )
-    return scale(total, price.multipliers(fast=usage.speed == "fast", us=usage.geography == "us"))
+    return scale(total, [multiplier.factor for multiplier in price.multipliers_of(usage)])
 
 
-def scale(count_times_price: int, multipliers: tuple[Factor, ...]) -> int:
-    """Nanos of Σ count × price-per-million under the multipliers: one division, one rounding, upwards."""
+def scale(count_times_price: int, factors: Iterable[Factor]) -> int:
+    """Nanos of Σ count × price-per-million under the factors: one division, one rounding, upwards."""
     numerator, denominator = count_times_price, TOKENS_PER_PRICE
-    for factor in multipliers:
+    for factor in factors:
         numerator *= factor.numerator
         denominator *= factor.denominator
     return ceil_div(numerator, denominator)

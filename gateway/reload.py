@@ -75,7 +75,7 @@ def _apply(house: House, settings: Settings) -> None:
     walk.door.obey(walk.rules)
     walk.catalog = desk.catalog = settings.catalog
     walk.stations = build_stations(settings, house.transports)
-    walk.router.replace(build_deployments(settings), build_caps(settings))
+    walk.router.replace(build_deployments(settings, walk.stations), build_caps(settings))
     walk.keys.set_plans(settings.plans)
     desk.plans = settings.plans
     desk.key_prefix = settings.brand.key_prefix

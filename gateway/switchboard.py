@@ -29,12 +29,14 @@ class Switchboard:
         self._clock = clock
 
     def show(self) -> list[dict[str, Any]]:
-        """Each upstream with its state, and those of its models that rest by themselves."""
+        """Each upstream with its state (serving, cooling or disabled), and those of its models that rest by themselves."""
         return [self._show_one(upstream) for upstream in self._settings.upstreams]
 
     async def test(self, name: str) -> dict[str, Any]:
         """Count the tokens of one word there: free, and it needs the secret. Raises ClientError for an unknown name."""
         station = self._stations.get(name)
+        if any(upstream.name == name and not upstream.enabled for upstream in self._settings.upstreams):
+            raise ClientError("invalid_request", f"the upstream {name} is disabled; enable it first", param="name")
         if station is None:
             raise ClientError("not_found", f"there is no upstream {name!r}; there are: {', '.join(self._stations)}", param="name")
         models = self._models(name)
@@ -80,7 +82,7 @@ class Switchboard:
             "max_concurrent": upstream.max_concurrent,
             "running": running,
             "models": len(self._models(upstream.name)),
-            **_stand(whole, now_ms),
+            **(_stand(whole, now_ms) if upstream.enabled else _DISABLED),
             "resting_models": resting,
         }
 
@@ -88,6 +90,9 @@ class Switchboard:
         """The upstream's own names of what it serves, each once."""
         routes = (route for served in self._settings.routes.values() for route in served if route.upstream == name)
         return list(dict.fromkeys(route.model for route in routes))
+
+
+_DISABLED = {"state": "disabled", "reason": None, "seconds_left": 0}
 
 
 def _stand(state: State, now_ms: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ BYTES_PER_OUTPUT_TOKEN_TENTHS = 35
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens by price class. `speed` and `geography` are what the *answer* says was served ("" if it says nothing)."""
+    """Tokens by price class. `speed`, `geography` and `service_tier` are what the *answer* says was served ("" if nothing)."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -28,6 +28,7 @@ class Usage:
     web_searches: int = 0
     speed: str = ""
     geography: str = ""
+    service_tier: str = ""
 
     @property
     def prompt_tokens(self) -> int:

@@ -283,4 +283,5 @@ def assert_books_balance(source: Path | sqlite3.Connection, book: Book | None = 
 
 def _served(cost_nanos: int) -> Served:
     """What would have cost about that much; tests of the ledger give the cost, tests of pricing work it out."""
-    return Served("main", MODEL, TERMS, Usage(input_tokens=cost_nanos // 3_000, output_tokens=7), cost_nanos)
+    usage = Usage(input_tokens=cost_nanos // 3_000, output_tokens=7, speed="fast", geography="us", service_tier="batch")
+    return Served("main", MODEL, TERMS, usage, cost_nanos)

@@ -52,6 +52,7 @@ def test_every_figure_is_the_providers(catalog: Catalog, row: list[str]) -> None
     assert [model.context_tokens, model.max_output_tokens] == [int(size) for size in row[6:8]]
     assert [str(factor) if factor else "-" for factor in (model.price.fast, model.price.us)] == row[8:10]
     assert model.price.web_search == 10_000 * 10**9
+    assert str(model.price.batch) == "0.5"
     assert model.price.factors == ()
     assert model.aliases == ALIASES.get(row[0], ())
     assert model.image_tokens == 1600

@@ -300,8 +300,7 @@ IN_MODELS = [
     ),
     (
         "id = 'claude-opus-5'\nroutes = ['main']",
-        "9: option models[claude-opus-5].routes[#1]: expected a table such as { upstream = …, model = … },"
-        " found a text in quotes",
+        "9: option models[claude-opus-5].routes[#1]: expected a table in braces, found a text in quotes",
     ),
     ("id = 'claude-opus-5'\ncontext_tokens = 0", "9: option models[claude-opus-5].context_tokens: must be at least 1"),
 ]

@@ -16,6 +16,7 @@ from gateway.config.errors import options_of
 from gateway.config.models import WEB_SEARCH_DEFAULT_NANOS
 from gateway.config.sections import LISTS, NAMED, NESTED, SECTIONS, PlanOptions
 from gateway.config.upstreams import ANTHROPIC_URL
+from gateway.money import Factor
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
 
@@ -63,7 +64,10 @@ def test_the_example_loads_with_every_option_in_force(whole_example: Settings) -
     assert (whole_example.usage, whole_example.notices) == (Usage(), Notices())
     assert whole_example.plans["default"].models == {"claude-sonnet-5-5", "claude-haiku-5-5"}
     assert [upstream.name for upstream in whole_example.upstreams] == ["main", "reserve", "by-environment", "in-this-file"]
-    assert whole_example.routes["house-model"] == (Route("main", "provider-model-7"), Route("reserve", "house-model"))
+    cheaper = Route("main", "provider-model-7", Factor.parse("0.9"))
+    assert whole_example.routes["house-model"] == (cheaper, Route("reserve", "house-model"))
+    virtual = whole_example.catalog.find("house-text")
+    assert virtual is not None and virtual.serves == ("house-model", "claude-haiku-5-5") and virtual.priced_as_served
     assert whole_example.warnings == ()
 
 
@@ -75,6 +79,8 @@ def test_the_example_shows_every_option_of_every_section() -> None:
         assert {option for entry in data[name] for option in entry} == set(options_of(shape)), name
     routes = [route for entry in data["models"] for route in entry.get("routes", ())]
     assert {option for route in routes for option in route} == set(options_of(NESTED["routes"]))
+    tiers = [entry["tier"] for entry in data["models"] if "tier" in entry]
+    assert [list(tier) for tier in tiers] == [options_of(NESTED["tier"])]
     assert list(data["plans"]["default"]) == options_of(NAMED["plans"])
     assert data.keys() == SECTIONS.keys() | LISTS.keys() | NAMED.keys()
 

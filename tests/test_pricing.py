@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.money import Factor
 from gateway.money import parse_usd as usd
-from gateway.pricing import Price, Rates, cost_nanos, derive
+from gateway.pricing import Price, Rates, cost_nanos, derive, parse_terms
 from gateway.usage import Usage, tokens_of_bytes
 
 OPUS = Rates(input=usd("5"), output=usd("25"), cache_write_5m=usd("6.25"), cache_write_1h=usd("10"), cache_read=usd("0.5"))
@@ -25,6 +25,7 @@ PRICE = Price(
     web_search=usd("10000"),
     fast=Factor.parse("2"),
     us=Factor.parse("1.1"),
+    batch=Factor.parse("0.5"),
 )
 
 COSTS = [
@@ -38,8 +39,11 @@ COSTS = [
     ("all of it", Usage(1_000, 2_000, 300, 40, 50_000, 2), "0.102275"),
     ("fast costs twice", Usage(output_tokens=1_000, speed="fast"), "0.05"),
     ("in the US a tenth more", Usage(output_tokens=1_000, geography="us"), "0.0275"),
+    ("a batch costs half", Usage(output_tokens=1_000, service_tier="batch"), "0.0125"),
     ("multipliers stack", Usage(output_tokens=1_000, speed="fast", geography="us"), "0.055"),
+    ("all three of them", Usage(output_tokens=1_000, speed="fast", geography="us", service_tier="batch"), "0.0275"),
     ("what is served normally is not multiplied", Usage(output_tokens=1_000, speed="standard", geography="global"), "0.025"),
+    ("other tiers cost the list price", Usage(output_tokens=1_000, service_tier="priority"), "0.025"),
     ("at the threshold the lower tier holds", Usage(input_tokens=200_000), "1"),
     ("one above it all is dearer", Usage(input_tokens=200_001, output_tokens=1_000), "2.03751"),
     ("reads and writes count towards the tier", Usage(1, 0, 100_000, 50_000, 50_000), "2.30001"),
@@ -80,11 +84,21 @@ prices = st.builds(
     web_search=st.integers(0, 10**14),
     fast=st.none() | factors,
     us=st.none() | factors,
+    batch=st.none() | factors,
     factors=st.lists(factors, max_size=3).map(tuple),
 )
 counts = st.integers(0, 10**7)
 usages = st.builds(
-    Usage, counts, counts, counts, counts, counts, counts, st.sampled_from(["", "fast"]), st.sampled_from(["", "us", "eu"])
+    Usage,
+    counts,
+    counts,
+    counts,
+    counts,
+    counts,
+    counts,
+    st.sampled_from(["", "fast"]),
+    st.sampled_from(["", "us", "eu"]),
+    st.sampled_from(["", "standard", "batch"]),
 )
 
 
@@ -96,6 +110,7 @@ def test_a_cost_is_never_below_the_exact_value_and_less_than_a_nano_above(price:
     applied = [*price.factors]
     applied += [price.fast] if usage.speed == "fast" and price.fast else []
     applied += [price.us] if usage.geography == "us" and price.us else []
+    applied += [price.batch] if usage.service_tier == "batch" and price.batch else []
     exact = Fraction(
         usage.input_tokens * rate.input
         + usage.output_tokens * rate.output
@@ -113,7 +128,7 @@ def test_a_cost_is_never_below_the_exact_value_and_less_than_a_nano_above(price:
 def test_the_derivation_shown_adds_up_to_what_is_charged(price: Price, usage: Usage) -> None:
     derivation = derive(price, usage)
     lines = Fraction(sum(line.count * line.price_nanos_per_million for line in derivation.lines), 1_000_000)
-    exact = lines * prod((Fraction(*factor) for factor in derivation.multipliers), start=Fraction(1))
+    exact = lines * prod((Fraction(*factor) for _, factor in derivation.multipliers), start=Fraction(1))
     assert derivation.cost_nanos == cost_nanos(price, usage)
     assert 0 <= derivation.cost_nanos - exact < 1
 
@@ -123,6 +138,27 @@ def test_interned_terms_are_equal_exactly_if_the_prices_are(one: Price, other: P
     assert (one.terms() == other.terms()) == (one == other)
     assert one.terms() == replace(one).terms()
     assert one.terms().isascii()
+    assert parse_terms(one.terms()) == one
+
+
+def test_terms_that_were_interned_before_there_was_a_batch_price_are_the_same_price_and_the_same_row() -> None:
+    rates = '{"cache_read":5,"cache_write_1h":4,"cache_write_5m":3,"input":1,"output":2}'
+    tier = '"tier_above_tokens":null,"tier_rates":null'
+    text = f'{{"factors":["1.1"],"fast":"2","model":"m","rates":{rates},{tier},"us":null,"web_search":0}}'
+    price = Price("m", Rates(1, 2, 3, 4, 5), fast=Factor.parse("2"), factors=(Factor.parse("1.1"),))
+    assert parse_terms(text) == price and price.terms() == text
+
+
+def test_a_derivation_names_what_applied() -> None:
+    price = replace(PRICE, factors=(Factor.parse("0.9"),))
+    usage = Usage(1, speed="fast", geography="us", service_tier="batch")
+    assert [(name, str(factor)) for name, factor in derive(price, usage).multipliers] == [
+        ("fast", "2"),
+        ("us", "1.1"),
+        ("batch", "0.5"),
+        ("factor", "0.9"),
+    ]
+    assert derive(PRICE, Usage(1, service_tier="standard")).multipliers == ()
 
 
 @pytest.mark.parametrize(
@@ -139,6 +175,8 @@ def test_interned_terms_are_equal_exactly_if_the_prices_are(one: Price, other: P
         {"fast": Factor.parse("2.000001")},
         {"us": None},
         {"us": Factor.parse("2")},
+        {"batch": None},
+        {"batch": Factor.parse("0.25")},
         {"factors": (Factor.parse("1"),)},
     ],
     ids=lambda change: next(iter(change)),

@@ -17,15 +17,19 @@ NOW = 1_000_000
 MISHAP = Failure("failing", "status_500", "k", 1)
 
 
-def deployment(upstream: str, *, priority: int = 0, weight: int = 1, model: str = "m") -> Deployment:
-    return Deployment(upstream, model, PRICE, PRICE.terms(), PRICE, priority=priority, weight=weight)
+def deployment(
+    upstream: str, *, priority: int = 0, weight: int = 1, model: str = "m", rank: int = 0, signer: str = ""
+) -> Deployment:
+    return Deployment(upstream, model, PRICE, PRICE.terms(), PRICE, priority=priority, weight=weight, rank=rank, signer=signer)
 
 
 A, B, C = deployment("a"), deployment("b"), deployment("c", priority=1)
 
 
-def choose(router: Router, conversation: str, *tried: Deployment, now_ms: int = NOW, model: str = "m") -> Deployment | None:
-    return router.choose(model, conversation, tried, now_ms)
+def choose(
+    router: Router, conversation: str, *tried: Deployment, now_ms: int = NOW, model: str = "m", signed: bool = False
+) -> Deployment | None:
+    return router.choose(model, conversation, tried, now_ms, signed=signed)
 
 
 def test_priority_comes_before_everything_but_a_live_binding() -> None:
@@ -151,7 +155,7 @@ def test_the_last_deployment_is_never_closed_but_asked_once_a_second() -> None:
     router.failed("m", "k", A, Failure("limited", "rate_limited", "k", 1, 60_000), NOW)
     router.failed("m", "k", B, Failure("limited", "rate_limited", "k", 1, 20_000), NOW)
     assert [choose(router, "k"), choose(router, "k")] == [B, None]
-    assert router.why_closed("m", NOW) == Closed(20_000, "limited", "rate_limited")
+    assert router.why_closed("m", "k", NOW) == Closed(20_000, "limited", "rate_limited")
     assert choose(router, "k", now_ms=NOW + LAST_RESORT_MS - 1) is None
     assert choose(router, "k", now_ms=NOW + LAST_RESORT_MS) == B
     # Whoever was refused by one is not sent to another that rests.
@@ -161,10 +165,89 @@ def test_the_last_deployment_is_never_closed_but_asked_once_a_second() -> None:
 def test_a_full_upstream_is_not_asked_until_somebody_leaves() -> None:
     router = Router({"m": (A, C)}, {"a": 2, "c": 1})
     assert [choose(router, str(number)) for number in range(4)] == [A, A, C, None]
-    assert router.why_closed("m", NOW).full
+    assert router.why_closed("m", "k", NOW).full
     router.left(A)
     assert choose(router, "k") == A
     assert router.standing("a", "", NOW)[1] == 2
+
+
+# A virtual model "v": first "one", at two upstreams, then "two", which its second upstream has too.
+FIRST, FIRST_RESERVE = deployment("a", model="one"), deployment("b", model="one", priority=1)
+THEN = deployment("b", model="two", rank=1)
+VIRTUAL = {"v": (FIRST, FIRST_RESERVE, THEN)}
+
+
+def test_the_next_model_of_a_virtual_one_comes_only_when_no_upstream_of_the_first_is_left() -> None:
+    router = Router(VIRTUAL)
+    in_order = [choose(router, "k", *(FIRST, FIRST_RESERVE, THEN)[:count], model="v") for count in range(4)]
+    assert in_order == [FIRST, FIRST_RESERVE, THEN, None]
+    router.failed("v", "k", FIRST, Failure("limited", "rate_limited", "k", 1), NOW)
+    router.failed("v", "k", FIRST_RESERVE, Failure("limited", "rate_limited", "k", 1), NOW)
+    assert choose(router, "k", model="v") == THEN
+    full = Router(VIRTUAL, {"a": 1})
+    assert [choose(full, "k", model="v"), choose(full, "j", model="v")] == [FIRST, FIRST_RESERVE]
+
+
+def test_a_conversation_that_went_to_the_next_model_stays_there_and_its_place_is_model_and_upstream() -> None:
+    router = Router(VIRTUAL)
+    router.served("v", "k", FIRST, 90_000, "5m", NOW)
+    router.failed("v", "k", FIRST_RESERVE, MISHAP, NOW)
+    assert choose(router, "k", model="v") == FIRST and router.warm_tokens("v", "k", NOW) == 90_000
+    router.failed("v", "k", FIRST, MISHAP, NOW)
+    router.served("v", "k", THEN, 10, "5m", NOW)
+    # Bound to the second model at b, not to whatever b has.
+    assert choose(router, "k", model="v") == THEN
+    assert choose(router, "other", model="v") == FIRST
+
+
+def test_a_place_is_not_asked_twice_when_its_price_changed_meanwhile() -> None:
+    dearer = Price("m", Rates(30, 150, 40, 60, 10))
+    changed = Deployment("a", "m", dearer, dearer.terms(), PRICE)
+    assert choose(Router({"m": (changed, C)}), "k", A) == C
+
+
+SIGNS, ALSO_SIGNS = deployment("a", signer="anthropic"), deployment("d", signer="anthropic", priority=1)
+OTHER_SIGNER, PLAIN = deployment("b", signer="bedrock", priority=1), deployment("c", priority=2)
+KINDS = {"m": (SIGNS, OTHER_SIGNER, PLAIN)}
+
+
+def test_signed_thinking_goes_to_whom_it_came_from_else_to_any_that_signs() -> None:
+    router = Router(KINDS)
+    assert choose(router, "k", SIGNS, signed=True) == OTHER_SIGNER
+    assert choose(router, "k", SIGNS, OTHER_SIGNER, signed=True) is None
+    assert choose(router, "k", SIGNS, OTHER_SIGNER) == PLAIN
+    assert router.keeps_back("m", "k", (SIGNS, OTHER_SIGNER), NOW)
+    router.served("m", "k", SIGNS, 0, "none", NOW)
+    assert choose(router, "k", SIGNS, signed=True) is None
+    # A failure drops the binding, and not the memory of who signed.
+    router.failed("m", "k", SIGNS, MISHAP, NOW)
+    assert choose(router, "k", SIGNS, signed=True) is None and choose(router, "k", SIGNS) == OTHER_SIGNER
+    assert choose(Router({"m": (SIGNS, OTHER_SIGNER, ALSO_SIGNS)}), "k", SIGNS, OTHER_SIGNER, signed=True) == ALSO_SIGNS
+
+
+def test_a_side_request_elsewhere_does_not_take_the_signature_along() -> None:
+    router = Router(KINDS)
+    router.served("m", "k", SIGNS, 0, "none", NOW)
+    router.served("m", "k", PLAIN, 0, "none", NOW)
+    assert choose(router, "k") == PLAIN and choose(router, "k", signed=True) == SIGNS
+
+
+def test_where_nobody_signs_a_signature_keeps_nothing_back() -> None:
+    router = Router({"m": (A, B)})
+    assert choose(router, "k", signed=True) in (A, B) and not router.keeps_back("m", "k", (A,), NOW)
+
+
+def test_what_rests_is_told_of_those_who_could_read_the_thinking_only() -> None:
+    router = Router(KINDS)
+    router.served("m", "k", SIGNS, 0, "none", NOW)
+    router.failed("m", "k", SIGNS, Failure("limited", "rate_limited", "k", 1, 60_000), NOW)
+    # The last resort, once a second, and within the kind.
+    assert [choose(router, "k", signed=True), choose(router, "k", signed=True)] == [SIGNS, None]
+    assert router.why_closed("m", "k", NOW, signed=True) == Closed(60_000, "limited", "rate_limited")
+    assert router.keeps_back("m", "k", (), NOW)
+    gone = Router({"m": (PLAIN,)})
+    gone.served("m", "k", SIGNS, 0, "none", NOW)
+    assert choose(gone, "k", signed=True) is None and gone.why_closed("m", "k", NOW, signed=True).signed
 
 
 CAUSES: tuple[Cause, ...] = ("secret", "credit", "limited", "forbidden", "no_model", "connect", "failing")
@@ -204,3 +287,94 @@ def test_no_ineligible_deployment_is_ever_chosen(steps: list[tuple[int, str, str
             assert again == served
             router.left(served)
             router.unreported(served, now_ms)
+
+
+@st.composite
+def houses(draw: st.DrawFn) -> tuple[tuple[Deployment, ...], dict[str, int]]:
+    """A virtual model of up to three models at up to four upstreams, each of a kind; in any order, with any caps."""
+    signers = {upstream: draw(st.sampled_from(["x", "y", ""])) for upstream in "abcd"}
+    places = draw(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 2)), min_size=1, max_size=8, unique=True))
+    priorities = {upstream: draw(st.integers(0, 2)) for upstream in "abcd"}
+    deployments = tuple(
+        deployment(
+            *(upstream,),
+            priority=priorities[upstream],
+            weight=draw(st.integers(1, 9)),
+            model=f"model-{rank}",
+            rank=rank,
+            signer=signers[upstream],
+        )
+        for upstream, rank in places
+    )
+    return deployments, draw(st.dictionaries(st.sampled_from("abcd"), st.integers(0, 2)))
+
+
+class Conversation:
+    """What a test knows of one: where it is bound, until when, and who signed its thinking."""
+
+    bound: Deployment | None = None
+    until_ms = 0
+    signer = ""
+
+    def takes(self, deployments: tuple[Deployment, ...], signed: bool) -> list[Deployment]:
+        signers = {self.signer} if self.signer else {each.signer for each in deployments if each.signer}
+        return [each for each in deployments if not signed or not signers or each.signer in signers]
+
+
+VIRTUAL_STEPS = st.lists(
+    st.tuples(
+        st.integers(0, 40_000) | st.just(BINDING_MS),
+        st.sampled_from(["k", "j", "i"]),
+        st.booleans(),
+        st.lists(st.sampled_from([*CAUSES, "ok", "ok", "cut", "gone"]), min_size=3, max_size=3),
+    ),
+    max_size=40,
+)
+
+
+@given(houses(), VIRTUAL_STEPS)
+def test_every_choice_is_eligible_the_best_there_is_and_where_the_conversation_is_bound(
+    house: tuple[tuple[Deployment, ...], dict[str, int]], steps: list[tuple[int, str, bool, list[str]]]
+) -> None:
+    deployments, caps = house
+    router, now_ms = Router({"v": deployments}, caps), NOW
+    conversations = {name: Conversation() for name in "kji"}
+    for wait_ms, name, signed, outcomes in steps:
+        now_ms += wait_ms
+        known, tried = conversations[name], []
+        for outcome in outcomes:
+            free = [
+                each
+                for each in deployments
+                if not caps.get(each.upstream) or router.standing(each.upstream, "", now_ms)[1] < caps[each.upstream]
+            ]
+            could = [each for each in known.takes(deployments, signed) if each in free and each not in tried]
+            serving = [each for each in could if router.standing(each.upstream, each.model, now_ms)[0].serving]
+            chosen = choose(router, name, *tried, now_ms=now_ms, model="v", signed=signed)
+            if chosen is None:
+                assert not serving
+                break
+            assert chosen in could
+            bound = known.bound if known.until_ms > now_ms else None
+            if bound in serving:
+                assert chosen == bound
+            elif chosen != bound:
+                assert all((chosen.rank, chosen.priority) <= (each.rank, each.priority) for each in serving)
+            state = router.standing(chosen.upstream, chosen.model, now_ms)[0]
+            assert state.serving or now_ms >= state.until_ms or not (serving or tried)
+            tried.append(chosen)
+            router.left(chosen)
+            if outcome == "gone":
+                router.unreported(chosen, now_ms)
+                break
+            if outcome in ("ok", "cut"):
+                router.answered(chosen, now_ms)
+                if outcome == "ok":
+                    router.served("v", name, chosen, 0, "none", now_ms)
+                    known.bound, known.until_ms = chosen, now_ms + BINDING_MS
+                    known.signer = chosen.signer or known.signer
+                    break
+                outcome = "failing"
+            router.failed("v", name, chosen, Failure(outcome, outcome, name, 1), now_ms)  # type: ignore[arg-type]
+            if chosen == known.bound:
+                known.bound = None

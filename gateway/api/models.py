@@ -84,6 +84,7 @@ def _position(ids: list[str], model_id: str, name: str) -> int:
 
 def _shown(house: House, key: Key, model: Model) -> dict[str, Any]:
     deployments = house.walk.router.deployments(model.id)
+    preferred = min(deployments, key=lambda deployment: (deployment.rank, deployment.priority))
     created_at = model.created_at or UNKNOWN_RELEASE
     kinds = {house.walk.stations[deployment.upstream].provider.kind for deployment in deployments}
     return {
@@ -104,13 +105,15 @@ def _shown(house: House, key: Key, model: Model) -> dict[str, Any]:
         "context_window": model.context_tokens,
         "aliases": list(model.aliases),
         "list_price": _price(model.price),
-        "price": _price(for_key(deployments[0], key.factors).price),
+        "price": _price(for_key(preferred, key.factors).price),
         "price_assumed": model.price_assumed,
+        **({"serves": list(model.serves)} if model.serves else {}),
     }
 
 
 def _price(price: Price) -> dict[str, Any]:
-    """USD per million tokens (web search: per 1,000), as exact decimal texts, the operator's factors applied."""
+    """USD per million tokens (web search: per 1,000), as exact decimal texts, the operator's factors applied; and what they are
+    multiplied by where an answer says that it was served so."""
 
     def rates(values: Rates) -> dict[str, str]:
         return {name: _usd(price, getattr(values, name)) for name in Rates.__slots__}
@@ -118,6 +121,8 @@ def _price(price: Price) -> dict[str, Any]:
     shown: dict[str, Any] = {**rates(price.rates), "web_search_per_1000": _usd(price, price.web_search // 1000)}
     if price.tier_rates is not None:
         shown["above_prompt_tokens"] = {"tokens": price.tier_above_tokens, **rates(price.tier_rates)}
+    served = (("fast", price.fast), ("us", price.us), ("batch", price.batch))
+    shown["multipliers"] = {name: str(factor) for name, factor in served if factor is not None}
     return shown
 
 

@@ -33,5 +33,9 @@ def list_(place: Place, as_json: bool) -> None:
         ]
         for model in found
     ]
+    headers = ["ALIASES"]
+    if any(model["serves"] for model in found):
+        headers.append("SERVES")
+        rows = [[*row, ", then ".join(model["serves"]) or "-"] for row, model in zip(rows, found, strict=True)]
     numbers = ["CONTEXT", "MAX OUTPUT", "INPUT/M", "OUTPUT/M", "CACHE READ/M", "WRITE 5M/M", "WRITE 1H/M"]
-    print_table(["MODEL", *numbers, "ALIASES"], rows, empty="No models: no upstream serves any.", right=numbers)
+    print_table(["MODEL", *numbers, *headers], rows, empty="No models: no upstream serves any.", right=numbers)

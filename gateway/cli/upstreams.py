@@ -18,7 +18,7 @@ def upstreams() -> None:
 @place_options
 @json_option
 def list_(place: Place, as_json: bool) -> None:
-    """All upstreams: serving, or cooling, why and for how long."""
+    """All upstreams: serving, disabled, or cooling, why and for how long."""
     found = perform(place, "upstreams.list")
     if as_json:
         print_json(found)
@@ -59,4 +59,4 @@ def test(place: Place, name: str | None, as_json: bool) -> None:
 
 
 def _state(shown: dict[str, object]) -> str:
-    return "serving" if shown["state"] == "serving" else f"cooling for {shown['seconds_left']} s: {shown['reason']}"
+    return f"cooling for {shown['seconds_left']} s: {shown['reason']}" if shown["state"] == "cooling" else str(shown["state"])

@@ -46,8 +46,8 @@ def _print_cost(found: dict[str, Any]) -> None:
         ]
         for line in found["derivation"]["lines"]
     ]
-    factors = " × ".join(found["derivation"]["multipliers"])
-    headers = ["PRICED", "COUNT", "PER MILLION", "NANO-DOLLARS" + (f" (× {factors})" if factors else "")]
+    factors = ", ".join(f"{multiplier['name']} ×{multiplier['factor']}" for multiplier in found["derivation"]["multipliers"])
+    headers = ["PRICED", "COUNT", "PER MILLION", "NANO-DOLLARS" + (f" ({factors})" if factors else "")]
     print_table([*headers], [*rows, ["cost", "", "", str(found["cost_nanos"])]], empty="", right=headers[1:])
 
 

@@ -69,7 +69,8 @@ Shape = TypeVar("Shape", bound=Options)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that is declared. `catalog` holds the models that are served: each has at least one route in `routes`.
+    """Everything that is declared. `catalog` holds the models that are served: each has at least one route in `routes`, but the
+    virtual ones, which go where their members go.
 
     `folder` is where relative paths start: that of the file, or the working directory without one.
     """

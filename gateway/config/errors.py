@@ -230,7 +230,7 @@ _EXPECTED = {
     "float_type": "a number",
     "bool_type": "true or false",
     "tuple_type": "a list",
-    "model_type": "a table such as { upstream = …, model = … }",
+    "model_type": "a table in braces",
 }
 
 

@@ -326,22 +326,39 @@ class RouteOptions(Options):
 
     upstream: Annotated[str, AfterValidator(_known_upstream)]
     model: Annotated[str, AfterValidator(_upstream_model_name)] | None = None
+    factor: PriceFactor = ONE
+
+
+class TierOptions(Options):
+    """The prices above `tier_above_tokens`, all five: none is derived from another."""
+
+    input: Nanos
+    output: Nanos
+    cache_write_5m: Nanos
+    cache_write_1h: Nanos
+    cache_read: Nanos
 
 
 class ModelOptions(Options):
-    """None is "not written": the catalogue's value stands, or it is missing from a new model."""
+    """None is "not written": the catalogue's value stands, or it is missing from a new model. `serves` makes it virtual."""
 
     id: ModelName
     display_name: Annotated[str, AfterValidator(_brand_name)] | None = None
     description: Annotated[str, AfterValidator(_sentence)] | None = None
     aliases: Annotated[tuple[ModelName, ...], _Listed] = ()
     routes: Annotated[tuple[RouteOptions, ...], _Listed] | None = None
+    serves: Annotated[tuple[ModelName, ...], _Listed] | None = None
     input: Nanos | None = None
     output: Nanos | None = None
     cache_write_5m: Nanos | None = None
     cache_write_1h: Nanos | None = None
     cache_read: Nanos | None = None
     web_search: Nanos | None = None
+    tier_above_tokens: Tokens | None = None
+    tier: TierOptions | None = None
+    fast: PriceFactor | None = None
+    us: PriceFactor | None = None
+    batch: PriceFactor | None = None
     context_tokens: Tokens | None = None
     max_output_tokens: Tokens | None = None
 
@@ -358,4 +375,4 @@ SECTIONS: dict[str, type[Options]] = {
 # Sections of which there are any number, each with a name of its own: [plans.NAME].
 NAMED: dict[str, type[Options]] = {"plans": PlanOptions}
 LISTS: dict[str, type[Options]] = {"upstreams": UpstreamOptions, "models": ModelOptions}
-NESTED: dict[str, type[Options]] = {"routes": RouteOptions}
+NESTED: dict[str, type[Options]] = {"routes": RouteOptions, "tier": TierOptions}

@@ -41,10 +41,12 @@ _USUAL_ENVIRONMENT_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A provider account. `base_url` and `secret` are empty for a demo; a smaller `priority` is asked first."""
+    """A provider account. `base_url` and `secret` are empty for a demo, the secret also of one that is not `enabled` unless it
+    stands in the file; a smaller `priority` is asked first."""
 
     name: str
     kind: Kind
+    enabled: bool = True
     base_url: str = ""
     secret: SecretStr = NO_SECRET
     factor: Factor = ONE
@@ -68,6 +70,7 @@ def build_upstreams(
         upstream = Upstream(
             name=options.name,
             kind=options.kind,
+            enabled=options.enabled,
             base_url=_base_url(options, position, findings, warnings),
             secret=_secret(options, position, findings, folder, environ, secrets, warnings),
             factor=options.factor,
@@ -76,6 +79,8 @@ def build_upstreams(
             max_concurrent=options.max_concurrent,
         )
         upstreams.append(upstream)
+    if upstreams and not any(upstream.enabled for upstream in upstreams):
+        findings.add(("upstreams",), "every one is disabled, so that nothing could be answered; enable at least one")
     return tuple(upstreams), warnings
 
 
@@ -127,7 +132,7 @@ def _secret(
     for name in written[1:]:
         findings.add((*where, name), f"only one secret is used, and {written[0]} is given too; remove one of them")
     option = (*where, written[0])
-    if secrets == "unneeded" and written[0] != "api_key":
+    if (secrets == "unneeded" or not options.enabled) and written[0] != "api_key":
         return NO_SECRET
     if options.api_key_env is not None:
         text = _from_environment(options.api_key_env, option, findings, environ, secrets, warnings)

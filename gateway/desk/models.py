@@ -17,6 +17,7 @@ def list_models(catalog: Catalog) -> list[dict[str, Any]]:
             "display_name": model.display_name,
             "description": model.description,
             "aliases": list(model.aliases),
+            "serves": list(model.serves),
             "lifecycle": model.lifecycle,
             "context_tokens": model.context_tokens,
             "max_output_tokens": model.max_output_tokens,

@@ -13,6 +13,7 @@ async def list_upstreams(desk: Desk, actor: str) -> list[dict[str, Any]]:
 
 
 async def test_upstreams(desk: Desk, actor: str, *, name: str | None = None) -> list[dict[str, Any]]:
-    """One upstream, or all of them at once; each result has `ok`, `status`, `ms` and `detail`."""
-    names = [name] if name is not None else [upstream["name"] for upstream in desk.upstreams.show()]
+    """One upstream, or all that are enabled at once; each result has `ok`, `status`, `ms` and `detail`."""
+    enabled = [upstream["name"] for upstream in desk.upstreams.show() if upstream["state"] != "disabled"]
+    names = enabled if name is None else [name]
     return list(await asyncio.gather(*(desk.upstreams.test(each) for each in names)))

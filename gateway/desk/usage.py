@@ -6,7 +6,6 @@ get_usage       the same for the operator, with whose it was, the provider's ids
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from decimal import Decimal, localcontext
 from typing import Any
@@ -16,8 +15,8 @@ import aiosqlite
 from gateway.desk.checks import money
 from gateway.errors import ClientError
 from gateway.ids import parse_id, render_id
-from gateway.money import Factor, to_micros
-from gateway.pricing import TOKENS_PER_PRICE, Price, Rates, derive
+from gateway.money import to_micros
+from gateway.pricing import TOKENS_PER_PRICE, derive, parse_terms
 from gateway.storage.calls import fetch_request_by_upstream_id, fetch_usage, find_request_by_upstream_id, find_usage
 from gateway.storage.readonly import snapshot
 from gateway.usage import Usage
@@ -95,7 +94,7 @@ def render_derivation(row: dict[str, Any]) -> dict[str, Any]:
     lines: list[dict[str, Any]] = []
     with localcontext(prec=_DIGITS):
         scale = Decimal(1) / TOKENS_PER_PRICE
-        for factor in derivation.multipliers:
+        for _, factor in derivation.multipliers:
             scale = scale * factor.numerator / factor.denominator
         total = Decimal(0)
         for line in derivation.lines:
@@ -108,23 +107,8 @@ def render_derivation(row: dict[str, Any]) -> dict[str, Any]:
         if limited:
             lines.append({"name": "limited_to_hold", "amount_nanos": str(limited)})
         lines.append({"name": "rounding", "amount_nanos": _plain(derivation.cost_nanos - total)})
-    return {"lines": lines, "multipliers": [str(factor) for factor in derivation.multipliers], "cost_nanos": row["cost_nanos"]}
-
-
-def parse_terms(text: str) -> Price:
-    """The price that `Price.terms` interned."""
-    terms = json.loads(text)
-    tier = terms["tier_rates"]
-    return Price(
-        model=terms["model"],
-        rates=Rates(**terms["rates"]),
-        tier_above_tokens=terms["tier_above_tokens"],
-        tier_rates=Rates(**tier) if tier else None,
-        web_search=terms["web_search"],
-        fast=Factor.parse(terms["fast"]) if terms["fast"] else None,
-        us=Factor.parse(terms["us"]) if terms["us"] else None,
-        factors=tuple(Factor.parse(factor) for factor in terms["factors"]),
-    )
+    multipliers = [{"name": name, "factor": str(factor)} for name, factor in derivation.multipliers]
+    return {"lines": lines, "multipliers": multipliers, "cost_nanos": row["cost_nanos"]}
 
 
 # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -101,12 +101,14 @@ def _claim_discount(walk: Walk, model: Model, conversation: str) -> Discount | N
 
 
 def _demand(walk: Walk, key: Key, model: Model, call: Call, conversation: str, *, warm: bool) -> Demand:
+    # What a virtual model says of its sizes is advice to clients; whoever serves it may read and write as much as it can.
+    members = walk.catalog.members(model)
     return demand(
         call,
         (for_key(deployment, key.factors).price for deployment in walk.router.deployments(model.id)),
-        context_tokens=model.context_tokens,
-        max_output_tokens=model.max_output_tokens,
-        image_tokens=model.image_tokens,
+        context_tokens=max(member.context_tokens for member in members),
+        max_output_tokens=max(member.max_output_tokens for member in members),
+        image_tokens=max(member.image_tokens for member in members),
         output_hold_tokens=walk.rules.output_hold_tokens,
         warm_tokens=walk.router.warm_tokens(model.id, conversation, walk.clock.now_ms()) if warm else 0,
         watched=call.stream,

@@ -22,16 +22,19 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ATTEMPTS_MAX = 3
+NOT_MOVED = " It was not moved to an upstream of another kind, which could not read this conversation's signed thinking."
 
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """For whom deployments are asked: the model, whose conversation it is, and whether what comes of it tells their health."""
+    """For whom deployments are asked: the model, whose conversation it is, whether what comes of it tells their health, and
+    whether it carries signed thinking."""
 
     model_id: str
     conversation: str
     key_id: int
     tells_health: bool = True
+    signed: bool = False
 
 
 async def ask_in_order(
@@ -47,10 +50,14 @@ async def ask_in_order(
     """
     tried: set[Deployment] = set()
     failure: UpstreamError | None = None
+    kept_back = False
     give_up_ms = walk.clock.now_ms() + int(walk.rules.attempts_s * 1000)
     while len(tried) < ATTEMPTS_MAX and (asked_ms := walk.clock.now_ms()) < give_up_ms:
-        deployment = walk.router.choose(asker.model_id, asker.conversation, tried, asked_ms, tells_health=asker.tells_health)
+        deployment = walk.router.choose(
+            asker.model_id, asker.conversation, tried, asked_ms, tells_health=asker.tells_health, signed=asker.signed
+        )
         if deployment is None:
+            kept_back = asker.signed and walk.router.keeps_back(asker.model_id, asker.conversation, tried, asked_ms)
             break
         tried.add(deployment)
         try:
@@ -70,7 +77,10 @@ async def ask_in_order(
             _report(walk, asker, deployment, asked_ms, None)
             return deployment, answer
     if failure is None:
-        failure = judge_closed(walk.router.why_closed(asker.model_id, walk.clock.now_ms()))
+        closed = walk.router.why_closed(asker.model_id, asker.conversation, walk.clock.now_ms(), signed=asker.signed)
+        failure = judge_closed(closed)
+    if kept_back:
+        failure.message += NOT_MOVED
     raise failure
 
 

@@ -26,7 +26,7 @@ async def count_tokens(walk: Walk, inbound: Inbound, sink: Sink) -> None:
         inbound.record.model = call.model
         model = find_model(walk, key, call.model)
         # An upstream may lack this endpoint and be healthy, or have it and be overloaded: counting says nothing of its health.
-        asker = Asker(model.id, "", key.id, tells_health=False)
+        asker = Asker(model.id, "", key.id, tells_health=False, signed=call.thinking_signed)
         try:
             deployment, answer = await ask_in_order(walk, asker, lambda deployment, _: _ask(walk, inbound, call, deployment))
             walk.router.left(deployment)

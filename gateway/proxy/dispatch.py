@@ -63,7 +63,7 @@ async def dispatch(walk: Walk, running: Running, on_silence: Callable[[], None])
 
     `on_silence` opens the client's stream with a ping (and sets `running.opened`) when a 200 stays silent.
     """
-    asker = Asker(running.model.id, running.conversation, running.key.id)
+    asker = Asker(running.model.id, running.conversation, running.key.id, signed=running.call.thinking_signed)
     try:
         running.at, answer = await ask_in_order(
             walk,

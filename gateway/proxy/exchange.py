@@ -177,6 +177,7 @@ async def _answer_whole(walk: Walk, running: Running, answer: WholeAnswer, sink:
     balance = walk.book.wallet(running.key.wallet_id).balance_nanos
     headers = [
         *answer.headers,
+        ("x-gateway-model", answer.deployment.model),
         ("x-gateway-cost-micro", str(to_micros(record.cost_nanos))),
         ("x-gateway-balance-micro", str(to_micros(balance))),
     ]

@@ -23,6 +23,10 @@ _CODES: dict[int, Code] = {429: "rate_limited", 529: "upstream_overloaded", 504:
 _FAILED = "The provider behind this gateway failed; nothing was charged."
 _LIMITED = "The provider behind this gateway limits its requests right now; try again later."
 _OVERLOADED = "The provider behind this gateway is overloaded; try again later."
+_SIGNED_ELSEWHERE = (
+    "This conversation carries thinking that was signed by a kind of upstream which no longer serves this model, and no other can"
+    " read it. Send it without its thinking blocks, or start a new conversation."
+)
 _MESSAGES = {429: _LIMITED, 529: _OVERLOADED}
 # By the reason of an attempt; every other one is `failing`.
 _CAUSES: dict[str, Cause] = {
@@ -86,6 +90,8 @@ def judge_stream_error(error_type: str) -> UpstreamError:
 def judge_closed(closed: Closed) -> UpstreamError:
     """No deployment may be asked now: told as what keeps them from it, with the shortest wait."""
     wait_s = -(-closed.retry_after_ms // 1000)
+    if closed.signed:
+        return UpstreamError("invalid_request", _SIGNED_ELSEWHERE, reason="signed_elsewhere", retryable=False)
     if closed.full:
         busy = "All of this model's upstreams are busy; try again in a second."
         return UpstreamError("unavailable", busy, reason="all_full", retry_after_s=1)

@@ -200,7 +200,7 @@ class StreamRelay:
         if not self._running.opened:
             self._running.opened = True
             self._running.inbound.record.first_byte_ms = now_ms - self._running.inbound.received_ms
-            await self._sink.start(200, STREAM_HEADERS)
+            await self._sink.start(200, (*STREAM_HEADERS, ("x-gateway-model", self._answer.deployment.model)))
         self._writing_since_ms = self._written_ms = now_ms
         await self._sink.write(data)
         self._writing_since_ms = None

@@ -50,7 +50,8 @@ _REQUEST = """
       h.id as request_id, h.wallet_id, h.key_id, h.model, h.state, h.reason, h.opened_at_ms, h.resolved_at_ms,
       a.user_id, p.name as user_name, k.name as key_name, k.hint as key_hint,
       u.upstream, u.upstream_model, u.input_tokens, u.output_tokens, u.cache_write_5m_tokens, u.cache_write_1h_tokens,
-      u.cache_read_tokens, u.web_searches, u.speed, u.geography, u.cost_nanos, u.paid_nanos, u.source, u.flags,
+      u.cache_read_tokens, u.web_searches, u.speed, u.geography, u.service_tier,
+      u.cost_nanos, u.paid_nanos, u.source, u.flags,
       r.terms,
       d.stream, d.status, d.session, d.agent, d.address, d.admitted_ms, d.first_byte_ms, d.total_ms
     from holds as h

@@ -145,9 +145,10 @@ class LedgerWriter:
             self.conn,
             """
             insert into progress (hold_id, at_ms, upstream, upstream_model, price_id, input_tokens, output_tokens,
-              cache_write_5m_tokens, cache_write_1h_tokens, cache_read_tokens, web_searches, speed, geography, cost_nanos)
+              cache_write_5m_tokens, cache_write_1h_tokens, cache_read_tokens, web_searches, speed, geography, service_tier,
+              cost_nanos)
             select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
-              value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13
+              value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14
             from json_each(?) join holds on holds.id = value ->> 0
             where holds.state = 'open'
             on conflict (hold_id) do update set
@@ -155,7 +156,8 @@ class LedgerWriter:
               price_id = excluded.price_id, input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens,
               cache_write_5m_tokens = excluded.cache_write_5m_tokens, cache_write_1h_tokens = excluded.cache_write_1h_tokens,
               cache_read_tokens = excluded.cache_read_tokens, web_searches = excluded.web_searches,
-              speed = excluded.speed, geography = excluded.geography, cost_nanos = excluded.cost_nanos
+              speed = excluded.speed, geography = excluded.geography, service_tier = excluded.service_tier,
+              cost_nanos = excluded.cost_nanos
             """,
             [[row.request_id, row.at_ms, *self._served(row.served, row.at_ms)] for row in progress],
         )
@@ -276,7 +278,8 @@ class LedgerWriter:
         return [
             *(served.upstream, served.upstream_model, self._price_id(served.terms, at_ms)),
             *(usage.input_tokens, usage.output_tokens, usage.cache_write_5m_tokens, usage.cache_write_1h_tokens),
-            *(usage.cache_read_tokens, usage.web_searches, usage.speed, usage.geography, served.cost_nanos),
+            *(usage.cache_read_tokens, usage.web_searches, usage.speed, usage.geography),
+            *(usage.service_tier, served.cost_nanos),
         ]
 
     def _price_id(self, terms: str, at_ms: int) -> int:
@@ -297,10 +300,10 @@ _INSERT_TRANSFERS = """
 _INSERT_USAGE = """
     insert into usage (request_id, at_ms, wallet_id, key_id, model, upstream, upstream_model, price_id,
       input_tokens, output_tokens, cache_write_5m_tokens, cache_write_1h_tokens, cache_read_tokens, web_searches,
-      speed, geography, cost_nanos, paid_nanos, source, flags)
+      speed, geography, service_tier, cost_nanos, paid_nanos, source, flags)
     select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
       value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13,
-      value ->> 14, value ->> 15, value ->> 16, value ->> 17, value ->> 18, value ->> 19
+      value ->> 14, value ->> 15, value ->> 16, value ->> 17, value ->> 18, value ->> 19, value ->> 20
     from json_each(?)
 """
 

@@ -75,7 +75,7 @@ _OPEN_HOLDS = """
     select h.id, h.wallet_id, h.key_id, h.model,
       h.amount_nanos + coalesce((select sum(c.delta_nanos) from hold_changes as c where c.hold_id = h.id), 0),
       p.upstream, p.upstream_model, r.terms, p.input_tokens, p.output_tokens, p.cache_write_5m_tokens,
-      p.cache_write_1h_tokens, p.cache_read_tokens, p.web_searches, p.speed, p.geography, p.cost_nanos
+      p.cache_write_1h_tokens, p.cache_read_tokens, p.web_searches, p.speed, p.geography, p.service_tier, p.cost_nanos
     from holds as h
     left join progress as p on p.hold_id = h.id
     left join prices as r on r.id = p.price_id
@@ -91,8 +91,9 @@ def _resolution(row: tuple[int | str | None, ...], at_ms: int) -> ResolutionRow:
             Resolution(request_id, wallet_id, held, False), key_id, str(model), at_ms, (), _NOTHING_KNOWN, reason="unknown"
         )
     tokens = [int(count or 0) for count in rest[:6]]
-    speed, geography, cost = rest[6:]
-    usage = Usage(tokens[0], tokens[1], tokens[2], tokens[3], tokens[4], tokens[5], str(speed), str(geography))
+    speed, geography, service_tier, cost = rest[6:]
+    served_so = (str(speed), str(geography), str(service_tier))
+    usage = Usage(tokens[0], tokens[1], tokens[2], tokens[3], tokens[4], tokens[5], *served_so)
     cost_nanos = min(int(cost or 0), held)
     return ResolutionRow(
         Resolution(request_id, wallet_id, held, True, pay_nanos=cost_nanos),

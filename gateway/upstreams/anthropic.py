@@ -37,6 +37,7 @@ class AnthropicProvider:
     kind = "anthropic"
     dialect: Dialect = "anthropic"
     estimates_tokens = False
+    signs_thinking = True
 
     def __init__(self, base_url: str, secret: str) -> None:
         """`base_url` with or without a trailing slash or `/v1`. Raises ValueError if it is not a plain http(s) address."""

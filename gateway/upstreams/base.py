@@ -49,6 +49,8 @@ class Provider(Protocol):
     dialect: Dialect
     estimates_tokens: bool
     """Whether its count_tokens is a guess; the client is told so by a header."""
+    signs_thinking: bool
+    """Whether its thinking blocks carry a signature that only this kind takes back."""
 
     def address(self, operation: Operation, query: str, headers: Headers, body: bytes, *, stream: bool) -> Outgoing:
         """The request to send for a client's request; `headers` are the client's, lower-case names, in order."""

@@ -127,6 +127,7 @@ def parse_call(body: bytes, *, default_max_tokens: int = 0, operation: Operation
         fast=fields.get("speed") == b'"fast"',
         us=fields.get("inference_geo") == b'"us"',
         thinking_hidden=_thinking_hidden(fields),
+        thinking_signed=weight.signed,
         session=session,
         # Costs a hash of the prompt, so that only clients without a session pay for it.
         fingerprint="" if session else fingerprint_of({} if dense else fields, model, [tool.name for tool in tools]),

@@ -41,6 +41,7 @@ class UsageReader:
         self._compacted = Usage()
         self._speed = ""
         self._geography = ""
+        self._service_tier = ""
 
     def read(self, usage: object) -> None:
         """Take in one usage object. What is not as it should be is left out and flagged; nothing is raised."""
@@ -50,6 +51,7 @@ class UsageReader:
         self._read_counts(usage, "")
         self._speed = self._text(usage, "speed") or self._speed
         self._geography = self._text(usage, "inference_geo") or self._geography
+        self._service_tier = self._text(usage, "service_tier") or self._service_tier
         iterations = usage.get("iterations")
         if isinstance(iterations, list):
             self._read_iterations(iterations)
@@ -74,6 +76,7 @@ class UsageReader:
             web_searches=counts.get(_WEB_SEARCHES, 0),
             speed=self._speed,
             geography=self._geography,
+            service_tier=self._service_tier,
         )
 
     def _read_counts(self, fields: Mapping[str, object], prefix: str) -> None:

@@ -19,7 +19,8 @@ class Call:
 
     Sizes are what an input estimate is made from: `text_bytes` is the body without its base64 payloads, `images` counts images,
     `document_bytes` holds the base64 length of each document. `searches_max` is 0 without a web search tool. `fast` and `us` are
-    what the request *asks* for (an answer says what was served). `session` is the session id found in `metadata.user_id`, "" if
+    what the request *asks* for (an answer says what was served). `thinking_signed`: earlier answers in it hold thinking that only
+    the kind of upstream that signed it takes back. `session` is the session id found in `metadata.user_id`, "" if
     none; `fingerprint` stands for (model, system, tool names, first user message) where no client names its conversation.
     """
 
@@ -36,6 +37,7 @@ class Call:
     fast: bool = False
     us: bool = False
     thinking_hidden: bool = False
+    thinking_signed: bool = False
     choices: int = 1
     session: str = ""
     fingerprint: str = ""

@@ -1,6 +1,8 @@
-"""How much of an Anthropic body is text, and what else is in it: what an estimate of its input is made from.
+"""How much of an Anthropic body is text, and what else is in it: what an estimate of its input is made from; and whether its
+earlier answers hold signed thinking.
 
-An estimate only sizes a hold. So nothing is refused here: on any surprise everything counts as text, which holds too much.
+An estimate only sizes a hold. So nothing is refused here: on any surprise everything counts as text, which holds too much, and
+what looks signed counts as signed, which keeps a conversation where it is.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ class Weight:
     text_bytes: int
     images: int = 0
     document_bytes: tuple[int, ...] = ()
+    signed: bool = False
 
 
 class _Message(msgspec.Struct):
+    role: object = None
     content: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -36,8 +40,14 @@ class _Block(msgspec.Struct):
     content: msgspec.Raw = msgspec.Raw(b"null")
 
 
+class _Thought(msgspec.Struct):
+    type: object = None
+    signature: object = None
+
+
 _messages = msgspec.json.Decoder(list[_Message])
 _blocks = msgspec.json.Decoder(list[_Block])
+_thoughts = msgspec.json.Decoder(list[_Thought])
 _source = msgspec.json.Decoder(_Source)
 
 
@@ -45,23 +55,48 @@ def weigh(body: bytes, fields: Mapping[str, bytes]) -> Weight:
     """Weigh `body`, whose top-level raw values are `fields`.
 
     Images and documents of every kind (base64, url, file) have a `source`, so that a body without the word is all text. An image
-    counts as one, whatever its size; a document by the length of its base64. Not for dense bodies (`splice.is_dense`).
+    counts as one, whatever its size; a document by the length of its base64. Thinking that is signed has a `signature`, or is
+    redacted. Not for dense bodies (`splice.is_dense`).
     """
-    if b'"source"' not in body:
+    has_sources, may_be_signed = b'"source"' in body, _may_be_signed(body)
+    if not has_sources and not may_be_signed:
         return Weight(len(body))
     scale = _Scale()
+    signed = False
     try:
         for message in _messages.decode(fields["messages"]):
-            scale.add_content(message.content, 0)
-        scale.add_content(fields.get("system", b"null"), 0)
+            if has_sources:
+                scale.add_content(message.content, 0)
+            if may_be_signed and not signed and message.role == "assistant":
+                signed = _is_signed(bytes(message.content))
+        if has_sources:
+            scale.add_content(fields.get("system", b"null"), 0)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return weigh_coarsely(body)
-    return Weight(len(body) - scale.payload_bytes, scale.images, tuple(scale.documents))
+    return Weight(len(body) - scale.payload_bytes, scale.images, tuple(scale.documents), signed)
 
 
 def weigh_coarsely(body: bytes) -> Weight:
     """Everything as text: for a body that is too dense or too strange to be taken apart."""
-    return Weight(len(body), images=body.count(b'"type":"image"'))
+    return Weight(len(body), images=body.count(b'"type":"image"'), signed=_may_be_signed(body))
+
+
+def _may_be_signed(raw: bytes) -> bool:
+    """Quoted within a text the words have backslashes before their quotes, so that talk about them is mostly no hit.
+
+    Without its last letter and quote, which are everywhere in JSON, the first word is looked for in half the time.
+    """
+    return b'"signatur' in raw or b'"redacted_thinking"' in raw
+
+
+def _is_signed(content: bytes) -> bool:
+    if not content.startswith(b"[") or not _may_be_signed(content):
+        return False
+    thoughts = _thoughts.decode(content)
+    return any(
+        thought.type == "redacted_thinking" or (thought.type == "thinking" and thought.signature not in (None, ""))
+        for thought in thoughts
+    )
 
 
 class _Scale:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.catalog import load_builtin
+from gateway.desk import acts
 from gateway.pricing import Rates
 from gateway.usage import Usage
 from tests.gateway_tools import MODEL, ScriptedUpstream, open_gateway
@@ -65,7 +66,7 @@ async def test_what_is_reported_is_charged(tmp_path: Path, reply: Reply, cost: i
         assert gateway.balance(alice) == TEN - cost
         assert up.journal[0].billed is not None
         if reply.cache_split:
-            assert used(row) == up.journal[0].billed.usage
+            assert used(row) == replace(up.journal[0].billed.usage, service_tier="standard")
         if not stream:
             assert answer.headers["x-gateway-cost-micro"] == str((cost + 500) // 1000)
             assert answer.headers["x-gateway-balance-micro"] == str((TEN - cost + 500) // 1000)
@@ -135,6 +136,21 @@ async def test_fast_is_priced_by_what_was_served_not_by_what_was_asked(tmp_path:
         plain = 1000 * 4_000 + 100 * 20_000
         # Twice for fast, 1.1 times for the geography.
         assert [row["cost_nanos"] for row in await gateway.usage_rows()] == [plain, plain * 22 // 10]
+        await gateway.assert_settled()
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_what_a_batch_served_costs_half_and_the_derivation_says_so(tmp_path: Path, stream: bool) -> None:
+    async with ScriptedUpstream() as up, open_gateway(tmp_path, up.url) as gateway:
+        alice = await gateway.make_user("alice", "10")
+        up.script(scripts.answer(Reply(usage=replace(SPENT, service_tier="batch"))))
+        answer = await gateway.ask(alice, stream=stream)
+        (row,) = await gateway.usage_rows()
+        assert (row["cost_nanos"], row["service_tier"]) == ((1000 * IN + 100 * OUT) // 2, "batch")
+        # What the provider bills us is halved alike.
+        assert await gateway.table("select cost_nanos from attempts") == [(row["cost_nanos"],)]
+        found = await acts.perform(gateway.house.desk, "test", "usage.get", {"request_id": answer.request_id})
+        assert found["derivation"]["multipliers"] == [{"name": "batch", "factor": "0.5"}]
         await gateway.assert_settled()
 
 

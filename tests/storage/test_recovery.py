@@ -61,6 +61,8 @@ async def test_a_start_settles_what_was_seen_up_to_the_durable_hold_and_voids_wh
         assert report.unknown_holds == 1
         costs = dict(ledger.conn.execute("select request_id, cost_nanos from usage where source = 'recovered'"))
         assert costs == {requests["seen"]: usd("0.3"), requests["seen dear"]: usd("0.4"), requests["raised"]: usd("2")}
+        served_so = ledger.conn.execute("select distinct speed, geography, service_tier from usage").fetchall()
+        assert served_so == [("fast", "us", "batch")]
         assert [w.balance_nanos for w in ledger.book.wallets()] == [usd("9") - usd("2.7")]
         [row] = ledger.conn.execute("select state, reason, resolved_at_ms from holds where id = ?", (requests["unseen"],))
         assert row == ("void", "unknown", clock.at_ms())

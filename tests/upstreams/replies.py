@@ -62,7 +62,7 @@ def render_usage(reply: Reply, output_tokens: int, *, searched: bool) -> dict[st
         "cache_creation_input_tokens": usage.cache_write_5m_tokens + usage.cache_write_1h_tokens,
         "cache_read_input_tokens": usage.cache_read_tokens,
         "output_tokens": output_tokens,
-        "service_tier": "standard",
+        "service_tier": usage.service_tier or "standard",
     }
     if reply.cache_split:
         fields["cache_creation"] = {

@@ -228,6 +228,52 @@ def test_thinking_is_hidden_unless_it_is_asked_for(thinking: Any, hidden: bool) 
     assert parse(thinking=thinking).thinking_hidden == hidden
 
 
+THOUGHT = {"type": "thinking", "thinking": "hm", "signature": "EqQBCgIYAhIM"}
+SAYS = {"type": "text", "text": "hi"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "signed"),
+    [
+        ([{"role": "assistant", "content": [THOUGHT, SAYS]}], True),
+        ([{"role": "assistant", "content": [SAYS, {"type": "redacted_thinking", "data": "EmwKAhgB"}]}], True),
+        (
+            [
+                {"role": "user", "content": "a"},
+                {"role": "assistant", "content": [SAYS]},
+                {"role": "assistant", "content": [THOUGHT]},
+            ],
+            True,
+        ),
+        ([{"role": "assistant", "content": [THOUGHT | {"signature": ""}]}], False),
+        ([{"role": "assistant", "content": [{"type": "thinking", "thinking": "hm"}]}], False),
+        # Talk of signatures, tools that have one, what a user says: none of it is an answer's thinking.
+        ([{"role": "assistant", "content": 'see "signature" and {"type":"redacted_thinking"}'}], False),
+        ([{"role": "assistant", "content": [{"type": "tool_use", "input": {"signature": "x", "type": "thinking"}}]}], False),
+        ([{"role": "user", "content": [THOUGHT]}], False),
+        ([{"role": "assistant", "content": None}, {"role": None}], False),
+    ],
+)
+def test_signed_thinking_is_seen_in_earlier_answers_only(messages: list[Any], signed: bool) -> None:
+    for more in ({}, {"tools": [{"name": "sign", "input_schema": {"signature": {"type": "string"}}}]}):
+        body = MINIMAL | more | {"messages": messages}
+        assert parse_call(compact(body)).thinking_signed == signed
+        assert parse_call(json.dumps(body).encode()).thinking_signed == signed
+    # Beside an image, where messages are taken apart anyway.
+    image = {"role": "user", "content": [{"type": "image", "source": {"type": "base64", "data": "aGk="}}]}
+    call = parse(messages=[image, *messages])
+    assert (call.thinking_signed, call.images) == (signed, 1)
+
+
+def test_a_body_too_dense_or_odd_to_be_taken_apart_counts_as_signed_if_it_looks_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = parse(messages=[{"role": "assistant", "content": [7, THOUGHT]}])
+    assert odd.thinking_signed and not parse(messages=[{"role": "assistant", "content": [7]}]).thinking_signed
+    monkeypatch.setattr(splice, "DENSE_BYTES_MIN", 1)
+    monkeypatch.setattr(splice, "DENSE_COMMAS_MAX", 1)
+    assert parse(messages=[{"role": "assistant", "content": [THOUGHT]}]).thinking_signed
+    assert not parse(messages=[{"role": "assistant", "content": [SAYS]}]).thinking_signed
+
+
 @given(st.dictionaries(st.sampled_from(["model", "messages", "max_tokens", "tools", "system", "x"]), st.sampled_from(ODD)))
 def test_any_object_is_read_or_refused_and_never_breaks_us(value: dict[str, Any]) -> None:
     try:

@@ -55,8 +55,8 @@ USAGES: list[tuple[Any, list[Any], Usage]] = [
     ({"cache_creation": {"ephemeral_5m_input_tokens": 5, "ephemeral_1h_input_tokens": 4}}, [], Usage(0, 0, 5, 4)),
     (
         START | {"speed": "fast", "inference_geo": "us", "service_tier": "standard"},
-        [{"output_tokens": 1, "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 9}}],
-        Usage(10, 1, 100, 0, 1000, 2, "fast", "us"),
+        [{"output_tokens": 1, "service_tier": None, "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 9}}],
+        Usage(10, 1, 100, 0, 1000, 2, "fast", "us", "standard"),
     ),
     # Compaction is billed and not contained in the fields above it; the turns are.
     (
