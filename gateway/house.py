@@ -18,6 +18,7 @@ from pathlib import Path
 import aiosqlite
 
 from gateway.access import KeyRing
+from gateway.admins import AdminRing
 from gateway.book import Book
 from gateway.chores import start_chores
 from gateway.clock import Clock, SystemClock
@@ -31,7 +32,7 @@ from gateway.metrics import alarm
 from gateway.money import ONE
 from gateway.proxy.walk import Door, Releases, Rules, Station, Walk
 from gateway.router import Deployment, Router
-from gateway.storage import audit, database, folder, keys, migrate, recovery, wallets
+from gateway.storage import admin_keys, audit, database, folder, keys, migrate, recovery, wallets
 from gateway.storage.writer import Writer
 from gateway.switchboard import Switchboard
 from gateway.upstreams.demo import DemoTransport
@@ -137,7 +138,8 @@ async def _build(
     )
     path = data_dir / database.FILE_NAME
     switchboard = Switchboard(settings, walk.router, stations, clock)
-    desk = Desk(path, writer, book, ring, settings.catalog, clock, settings.brand.key_prefix, switchboard)
+    admins = AdminRing(admin_keys.load_live_admin_keys(conn))
+    desk = Desk(path, writer, book, ring, settings.catalog, clock, settings.brand.key_prefix, switchboard, admins=admins)
     return House(settings, data_dir, walk, desk, writer, reader), transports
 
 

@@ -53,6 +53,13 @@ def check_note(text: str) -> str:
     return check_text(text, "note", NOTE_CHARS_MAX) if text else ""
 
 
+def check_count(number: int, param: str, most: int) -> int:
+    """How many of something are asked for."""
+    if not 1 <= number <= most:
+        raise refused(f"{param}: write a number from 1 to {most}", param)
+    return number
+
+
 def check_email(text: str | None) -> str | None:
     """In small letters, so that one address is one address."""
     if text is None:

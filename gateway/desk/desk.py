@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gateway.access import KeyRing
+from gateway.admins import AdminRing
 from gateway.book import Book
 from gateway.catalog import Catalog
 from gateway.clock import Clock
@@ -37,3 +38,4 @@ class Desk:
     clock: Clock
     key_prefix: str
     upstreams: Upstreams
+    admins: AdminRing

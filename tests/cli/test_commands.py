@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -81,6 +82,24 @@ def test_a_secret_is_printed_once(shell: Shell) -> None:
     assert "Key 2 of ada (laptop, sk-pgrid-" in shell.run("keys", "revoke", "2", "--yes").stderr
     assert "is its successor" in shell.run("keys", "revoke", "1", "--yes").stderr
     assert "revoked, now key 2" in shell.ok("keys", "list", "ada")
+
+
+def test_an_admin_key_is_printed_once_and_ended(shell: Shell) -> None:
+    shell.ok("users", "create", "ada")
+    result = shell.run("admin-keys", "create", "deploy script")
+    secret = result.stdout.strip()
+    assert re.fullmatch(r"sk-pgrid-admin-[0-9a-f]{64}", secret) and secret not in result.stderr
+    assert shell.json("admin-keys", "create", "panel")["secret"] != secret
+    listing = shell.ok("admin-keys", "list") + shell.ok("admin-keys", "list", "--json")
+    assert secret not in listing and secret[:23] in listing and "deploy script" in listing
+    assert secret[24:] not in repr(audit_rows(shell.data / FILE_NAME))
+    assert shell.refused("admin-keys", "revoke", secret, "--yes", code=2).count(secret) == 0
+    assert "there is no such admin key" in shell.refused("admin-keys", "revoke", "9", "--yes")
+    assert "name: write 1 to 64 printable" in shell.refused("admin-keys", "create", "a\tb")
+    assert "is revoked" in shell.run("admin-keys", "revoke", "1", "--yes").stderr
+    assert "was already revoked" in shell.run("admin-keys", "revoke", "1", "--yes").stderr
+    assert [key["revoked_at_ms"] is None for key in shell.json("admin-keys", "list")] == [False, True]
+    assert all(key["created_by"].startswith("cli:") for key in shell.json("admin-keys", "list"))
 
 
 @pytest.mark.parametrize(
