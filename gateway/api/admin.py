@@ -55,6 +55,7 @@ OFFERED: Mapping[str, tuple[str, str]] = {
     "wallets.topup": ("POST", "Put US dollars in (`amount` is a text). A `reference` repeated moves nothing again."),
     "wallets.plan_withdrawal": ("GET", "What a withdrawal would do now."),
     "wallets.withdraw": ("POST", "Take US dollars out of what no running request holds."),
+    "wallets.refund": ("POST", "Give back what a request cost, never more than was paid: `amount`, or the whole rest."),
     "wallets.freeze": ("POST", "Let no new request be paid from a wallet."),
     "wallets.unfreeze": ("POST", "Let a wallet pay again."),
     "keys.list": ("GET", "All keys that a user ever had."),

@@ -25,7 +25,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from gateway.catalog import Catalog
-from gateway.desk import admin_keys, backup, keys, models, statements, upstreams, usage, users, wallets
+from gateway.desk import admin_keys, backup, keys, models, refunds, statements, upstreams, usage, users, wallets
 from gateway.desk.desk import Desk
 from gateway.errors import ClientError, GatewayError
 from gateway.storage import database
@@ -48,6 +48,7 @@ WRITES: Mapping[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "wallets.withdraw": wallets.withdraw,
     # Asks the book, and changes nothing.
     "wallets.plan_withdrawal": wallets.plan_withdrawal,
+    "wallets.refund": refunds.refund,
     "wallets.freeze": wallets.freeze,
     "wallets.unfreeze": wallets.unfreeze,
     "keys.create": keys.create_key,

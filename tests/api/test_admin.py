@@ -92,6 +92,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("wallets.topup", {"user": "ada", "amount": "25.50", "reference": "invoice 1", "note": "by transfer"}),
     ("wallets.plan_withdrawal", {"user": "ada", "amount": "5", "reference": "back"}),
     ("wallets.withdraw", {"user": "ada", "amount": "5", "reference": "back"}),
+    ("wallets.refund", {"request_id": "{request}"}),
     ("wallets.freeze", {"user": "ada"}),
     ("wallets.unfreeze", {"user": "ada"}),
     ("wallets.show", {"user": "ada", "lines": 1}),
