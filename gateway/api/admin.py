@@ -66,6 +66,10 @@ OFFERED: Mapping[str, tuple[str, str]] = {
     "admin_keys.list": ("GET", "All admin keys that there ever were."),
     "admin_keys.show": ("GET", "One admin key, by its number."),
     "admin_keys.revoke": ("POST", "End an admin key, be it the one that asks: it is dead when this is answered."),
+    "audit.list": (
+        "GET",
+        "What was administered, newest first; `next_before` of an answer, as `before`, leads to older entries.",
+    ),
     "usage.get": ("GET", "One request, by our id or the provider's: what it used, what it cost, and how that came about."),
     "ledger.show": ("GET", "A user's statement of account, oldest line first."),
     "ledger.audit": ("POST", "Check every invariant of the ledger from the first transfer on; a wallet found broken is frozen."),

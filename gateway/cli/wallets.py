@@ -78,7 +78,7 @@ def withdraw(place: Place, user: str, amount: str, reference: str, note: str, ye
     _tell(perform(place, "wallets.withdraw", user=user, amount=amount, reference=reference, note=note), "taken out", as_json)
 
 
-@wallets.command(context_settings=_TAKES_ANY_AMOUNT)
+@wallets.command(context_settings=_TAKES_ANY_AMOUNT, short_help="Give back what a request cost, or a part of it.")
 @place_options
 @click.argument("request_id")
 @click.argument("amount", required=False)

@@ -25,7 +25,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from gateway.catalog import Catalog
-from gateway.desk import admin_keys, backup, keys, models, refunds, statements, upstreams, usage, users, wallets
+from gateway.desk import admin_keys, audit, backup, keys, models, refunds, statements, upstreams, usage, users, wallets
 from gateway.desk.desk import Desk
 from gateway.errors import ClientError, GatewayError
 from gateway.storage import database
@@ -74,6 +74,7 @@ READS: Mapping[str, Callable[..., Any]] = {
     "keys.show": keys.show_key,
     "admin_keys.list": admin_keys.list_admin_keys,
     "admin_keys.show": admin_keys.show_admin_key,
+    "audit.list": audit.list_audit,
     "usage.get": usage.get_usage,
     "ledger.show": statements.show_ledger,
     "ledger.audit": statements.audit_file,

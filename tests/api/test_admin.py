@@ -103,6 +103,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("keys.revoke", {"key_id": 2}),
     ("admin_keys.list", {}),
     ("admin_keys.show", {"key_id": 1}),
+    ("audit.list", {"action": "users", "limit": 2}),
     ("usage.get", {"request_id": "{request}"}),
     ("ledger.show", {"user": "ada", "limit": 2}),
     ("ledger.audit", {}),
@@ -140,6 +141,7 @@ async def test_every_act_is_done(tmp_path: Path) -> None:
         assert len(done["wallets.show"]["lines"]) == 1 and len(done["ledger.show"]["lines"]) == 2
         assert (done["keys.create"]["rpm"], done["keys.rotate"]["rotated_from"]) == (5, 2)
         assert done["usage.get"]["user"] == "bob" and done["ledger.audit"]["clean"]
+        assert [entry["action"] for entry in done["audit.list"]["entries"]] == ["users.enable", "users.disable"]
         rows = audit_rows(admin.gateway.house.database)
         assert {row["actor"] for row in rows if row["action"] != "admin_keys.create"} == {"admin-key:1 deploy"}
         # The last act ended the key that asked for it.

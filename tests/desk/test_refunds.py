@@ -223,6 +223,8 @@ async def test_an_older_request_that_runs_over_later_takes_nothing_from_one_that
         await ledger.refund(newer.id, usd("1.5"))
         await ledger.withdraw(alice, usd("2"), "all that is free")
         await ledger.settle(older, usd("1.75"))
+        assert (paid(ledger, newer.id), paid(ledger, older.id)) == (usd("1.5"), usd("1"))
+        assert_books_balance(ledger.path, ledger.book, open_holds=1)
         await ledger.void(fourth)
         assert (paid(ledger, newer.id), paid(ledger, older.id)) == (usd("1.5"), usd("1.75"))
         assert_books_balance(ledger.path, ledger.book)
