@@ -139,7 +139,11 @@ async def _build(
     path = data_dir / database.FILE_NAME
     switchboard = Switchboard(settings, walk.router, stations, clock)
     admins = AdminRing(admin_keys.load_live_admin_keys(conn))
-    desk = Desk(path, writer, book, ring, settings.catalog, clock, settings.brand.key_prefix, switchboard, admins=admins)
+    desk = Desk(
+        *(path, writer, book, ring, settings.catalog, clock, settings.brand.key_prefix, switchboard),
+        admins=admins,
+        plans=settings.plans,
+    )
     return House(settings, data_dir, walk, desk, writer, reader), transports
 
 

@@ -51,6 +51,7 @@ OFFERED: Mapping[str, tuple[str, str]] = {
     "users.create": ("POST", "Make a user with an empty wallet."),
     "users.disable": ("POST", "Shut a user out: no key of theirs lets a new request in."),
     "users.enable": ("POST", "Let a user in again: keys that were not revoked work again."),
+    "users.import": ("POST", "Make many users, with top-ups and keys, from the text of a CSV file; all of it or nothing."),
     "wallets.show": ("GET", "What is in a wallet, and its latest transfers, newest first."),
     "wallets.topup": ("POST", "Put US dollars in (`amount` is a text). A `reference` repeated moves nothing again."),
     "wallets.plan_withdrawal": ("GET", "What a withdrawal would do now."),

@@ -25,7 +25,20 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from gateway.catalog import Catalog
-from gateway.desk import admin_keys, audit, backup, keys, models, refunds, statements, upstreams, usage, users, wallets
+from gateway.desk import (
+    admin_keys,
+    audit,
+    backup,
+    keys,
+    models,
+    refunds,
+    statements,
+    upstreams,
+    usage,
+    users,
+    users_import,
+    wallets,
+)
 from gateway.desk.desk import Desk
 from gateway.errors import ClientError, GatewayError
 from gateway.storage import database
@@ -44,6 +57,7 @@ WRITES: Mapping[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "users.create": users.create_user,
     "users.disable": users.disable_user,
     "users.enable": users.enable_user,
+    "users.import": users_import.import_users,
     "wallets.topup": wallets.topup,
     "wallets.withdraw": wallets.withdraw,
     # Asks the book, and changes nothing.

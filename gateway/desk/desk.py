@@ -6,11 +6,12 @@ key ring. When it returns it is in force.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from gateway.access import KeyRing
+from gateway.access import KeyRing, Plan
 from gateway.admins import AdminRing
 from gateway.book import Book
 from gateway.catalog import Catalog
@@ -39,3 +40,4 @@ class Desk:
     key_prefix: str
     upstreams: Upstreams
     admins: AdminRing
+    plans: Mapping[str, Plan]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-_COLUMNS = ("id", "name", "email", "role", "disabled", "created_at_ms")
-_SELECT = "select id, name, email, role, disabled, created_at_ms from users"
+from gateway.access import DEFAULT_PLAN
+
+_COLUMNS = ("id", "name", "email", "role", "disabled", "created_at_ms", "plan", "low_balance_nanos")
+_SELECT = f"select {', '.join(_COLUMNS)} from users"  # noqa: S608 (our own column names)
 
 
-def insert_user(conn: sqlite3.Connection, name: str, email: str | None, role: str, at_ms: int) -> int:
+def insert_user(conn: sqlite3.Connection, name: str, email: str | None, role: str, at_ms: int, plan: str = DEFAULT_PLAN) -> int:
     return int(
         conn.execute(
-            "insert into users (name, email, role, created_at_ms) values (?, ?, ?, ?) returning id", (name, email, role, at_ms)
+            "insert into users (name, email, role, plan, created_at_ms) values (?, ?, ?, ?, ?) returning id",
+            (name, email, role, plan, at_ms),
         ).fetchone()[0]
     )
 
@@ -35,16 +38,25 @@ def list_users(conn: sqlite3.Connection) -> list[dict[str, Any]]:
     """Every user with the state of the wallet."""
     rows = conn.execute(
         """
-        select u.id, u.name, u.email, u.role, u.disabled, u.created_at_ms, a.balance_nanos, a.held_nanos
+        select u.id, u.name, u.email, u.role, u.disabled, u.created_at_ms, u.plan, u.low_balance_nanos,
+          a.balance_nanos, a.held_nanos
         from users as u join accounts as a on a.user_id = u.id
         order by u.id
         """
     ).fetchall()
-    return [{**_user(row[:6]), "balance_nanos": row[6], "held_nanos": row[7]} for row in rows]
+    return [{**_user(row[:8]), "balance_nanos": row[8], "held_nanos": row[9]} for row in rows]
 
 
 def set_disabled(conn: sqlite3.Connection, user_id: int, disabled: bool) -> None:
     conn.execute("update users set disabled = ? where id = ?", (int(disabled), user_id))
+
+
+def set_plan(conn: sqlite3.Connection, user_id: int, plan: str) -> None:
+    conn.execute("update users set plan = ? where id = ?", (plan, user_id))
+
+
+def count_by_plan(conn: sqlite3.Connection) -> dict[str, int]:
+    return dict(conn.execute("select plan, count(*) from users group by plan order by plan").fetchall())
 
 
 def _user(row: tuple[Any, ...]) -> dict[str, Any]:

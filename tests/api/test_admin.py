@@ -89,6 +89,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("users.show", {"user": "ada@example.com"}),
     ("users.disable", {"user": "ada"}),
     ("users.enable", {"user": "ada"}),
+    ("users.import", {"csv": "name,key_name\nzoe,laptop\n", "dry_run": True}),
     ("wallets.topup", {"user": "ada", "amount": "25.50", "reference": "invoice 1", "note": "by transfer"}),
     ("wallets.plan_withdrawal", {"user": "ada", "amount": "5", "reference": "back"}),
     ("wallets.withdraw", {"user": "ada", "amount": "5", "reference": "back"}),

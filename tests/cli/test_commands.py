@@ -88,6 +88,31 @@ def test_a_secret_is_printed_once(shell: Shell) -> None:
     assert "revoked, now key 2" in shell.ok("keys", "list", "ada")
 
 
+def test_users_are_imported_and_keys_printed_once_as_csv(shell: Shell) -> None:
+    file = shell.folder / "users.csv"
+    file.write_text("name,topup,reference,key_name\nada,25,r1,=cmd()\nbob,,,\n", encoding="utf-8-sig")
+    dry = shell.run("users", "import", str(file), "--dry-run")
+    assert dry.exit_code == 0 and dry.stdout == ""
+    assert dry.stderr == "Nothing was done. It would be: 2 users made, 0 there already; 1 top-up ($25.00); 1 key.\n"
+    done = shell.run("users", "import", str(file))
+    header, line = done.stdout.splitlines()
+    assert header == '"name","key_name","key"' and re.fullmatch(r'"ada","\'=cmd\(\)","sk-pgrid-[0-9a-f]{64}"', line)
+    assert "1 key, shown this once: keep them now." in done.stderr and "sk-pgrid" not in done.stderr
+    assert shell.json("wallets", "show", "ada")["balance_usd"] == "25.00"
+    again = shell.run("users", "import", str(file))
+    assert again.stdout == "" and "0 users made, 2 there already; 0 top-ups ($0.00); 0 keys." in again.stderr
+    assert shell.json("users", "import", str(file))["existing"] == 2
+    file.write_text("name,topup,reference\nzoe,1,r1\n-,,\n")
+    error = shell.refused("users", "import", str(file))
+    assert "line 2: reference: r1 was used before" in error and "line 3: name: write 1 to 64" in error
+    file.write_bytes(b"name\nz\xff\n")
+    assert "is not UTF-8 text at byte 6; save it as CSV UTF-8" in shell.refused("users", "import", str(file))
+    file.write_bytes(b"name\n" + b"x" * 300_000)
+    assert "is larger than 256 KiB; split it" in shell.refused("users", "import", str(file))
+    shell.refused("users", "import", str(shell.folder / "nowhere.csv"), code=2)
+    assert [user["name"] for user in shell.json("users", "list")] == ["ada", "bob"]
+
+
 def test_the_audit_log_is_listed_in_pages(shell: Shell) -> None:
     for name in ("ada", "bob", "eve"):
         shell.ok("users", "create", name)

@@ -237,7 +237,7 @@ def paid(ledger: Ledger, request_id: int) -> int:
 Asked = tuple[int | None, int | None]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     cost=st.integers(0, 40),
     asked=st.lists(st.tuples(st.none() | st.integers(1, 45), st.none() | st.integers(1, 4)), max_size=8),
