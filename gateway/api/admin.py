@@ -2,7 +2,7 @@
 
     GET  /admin/api                        what there is, each with the JSON schema of its arguments
     GET  /admin/api/users.show?user=ada    an act that changes nothing; its arguments stand in the query
-    POST /admin/api/wallets.topup          any other; its arguments are a JSON object
+    POST /admin/api/wallets.topup          any act; its arguments are a JSON object
     200  what the command prints with --json
     else {"error": {"code", "message", "param"}, "request_id"}
 
@@ -141,12 +141,12 @@ class _Counter:
         if act in NOT_OFFERED:
             raise ClientError("forbidden", f"{act} is not offered over HTTP: {NOT_OFFERED[act]}.")
         method, _ = OFFERED[act]
-        check_method(request, method)
+        check_method(request, *dict.fromkeys((method, "POST")))
         if self._at_work >= AT_WORK_MAX:
             raise HouseError("unavailable", f"{AT_WORK_MAX} acts are under way; try again in a moment.", retry_after_s=1)
         self._at_work += 1
         try:
-            arguments = _parse_query(act, request) if method == "GET" else await _parse_body(request, inbound)
+            arguments = await _parse_body(request) if request.method == "POST" else _parse_query(act, request)
             # The body took its time, in which the key may have been revoked.
             key = self._let_in(house, request, inbound)
             async with asyncio.timeout(ACT_S):
@@ -191,7 +191,7 @@ def _parse_query(act: str, request: web.Request) -> dict[str, Any]:
     return acts.parse_texts(act, texts)
 
 
-async def _parse_body(request: web.Request, inbound: Inbound) -> dict[str, Any]:
+async def _parse_body(request: web.Request) -> dict[str, Any]:
     """A JSON object, each name once; nothing at all is an act without arguments."""
     if request.content_type != "application/json":
         raise ClientError(

@@ -38,9 +38,9 @@ Render = Callable[[GatewayError, str], bytes]
 class MethodNotAllowed(ClientError):
     """RFC 9110 §15.5.6: whoever is told that the method is wrong is told which is right."""
 
-    def __init__(self, asked: str, offered: str) -> None:
-        super().__init__("method_not_allowed", f"{asked} is not offered here; use {offered}.")
-        self.allow = "GET, HEAD" if offered == "GET" else offered
+    def __init__(self, asked: str, *offered: str) -> None:
+        super().__init__("method_not_allowed", f"{asked} is not offered here; use {' or '.join(offered)}.")
+        self.allow = ", ".join("GET, HEAD" if method == "GET" else method for method in offered)
 
 
 def framed(
@@ -132,9 +132,9 @@ def _inbound(house: House, request: web.Request) -> Inbound:
     )
 
 
-def check_method(request: web.Request, method: str) -> None:
-    if request.method != method and not (method == "GET" and request.method == "HEAD"):
-        raise MethodNotAllowed(request.method, method)
+def check_method(request: web.Request, *offered: str) -> None:
+    if request.method not in offered and not ("GET" in offered and request.method == "HEAD"):
+        raise MethodNotAllowed(request.method, *offered)
 
 
 def client_address(house: House, request: web.Request, headers: tuple[tuple[str, str], ...]) -> str:

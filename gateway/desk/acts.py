@@ -159,6 +159,7 @@ def parse_texts(act: str, texts: Mapping[str, str]) -> dict[str, Any]:
     return _checked(act, shape, lambda: shape.model_validate_strings(dict(texts)))
 
 
+@cache
 def describe_arguments(act: str) -> dict[str, Any]:
     """The JSON schema of what the act takes."""
     schema = _shape(_find(act)).model_json_schema()
