@@ -27,6 +27,8 @@ _RANDOM_DIGITS = 56
 _CHECK_DIGITS = 8
 _SECRET = re.compile(r"(.*)([0-9a-f]{56})([0-9a-f]{8})", re.DOTALL)
 HINT_DIGITS = 8
+# What the prefix of an admin key ends with: see `gateway/admins.py`.
+ADMIN_WORD = "admin-"
 
 # In the order in which a message names them; all are looked at.
 CREDENTIAL_HEADERS = ("x-api-key", "api-key", "authorization")
@@ -108,6 +110,12 @@ def looks_like_key(secret: str) -> bool:
     return match is not None and match.group(3) == _checksum(match.group(1) + match.group(2))
 
 
+def is_admin_form(secret: str, prefix: str) -> bool:
+    """Whether a key's text says that it is for administration, under whatever prefix it was made. `prefix` is other keys' own."""
+    match = _SECRET.fullmatch(secret)
+    return match is not None and match.group(1).endswith(ADMIN_WORD) and match.group(1) != prefix
+
+
 def hash_secret(secret: str) -> bytes:
     return hashlib.sha256(_bytes(secret)).digest()
 
@@ -180,16 +188,14 @@ class KeyRing:
         different ones of ours, expired, revoked. Messages never repeat the value, and avoid the vendor's wordings that make
         Claude Code show its own login or billing page.
         """
-        ours = [credential for credential in dict.fromkeys(_credentials(headers)) if looks_like_key(credential)]
+        ours = [credential for credential in dict.fromkeys(find_credentials(headers)) if looks_like_key(credential)]
         if len(ours) > 1:
             raise unauthenticated("Two different keys were sent; send one, in x-api-key or as Authorization: Bearer.")
         if not ours:
             raise unauthenticated(_why_none(headers, prefix))
         key = self._by_hash.get(hash_secret(ours[0]))
         if key is None:
-            raise unauthenticated(
-                "This key is unknown here: it was revoked, or its user was disabled. Ask the operator for another."
-            )
+            raise unauthenticated(_why_unknown(ours[0], prefix))
         dead_at_ms = key.dead_at_ms
         if dead_at_ms is not None and at_ms >= dead_at_ms:
             what = "was revoked" if key.revoked_at_ms == dead_at_ms else "has expired"
@@ -225,7 +231,8 @@ def unauthenticated(message: str) -> ClientError:
     return ClientError("unauthenticated", message, should_retry=False)
 
 
-def _credentials(headers: Sequence[tuple[str, str]]) -> Iterable[str]:
+def find_credentials(headers: Sequence[tuple[str, str]]) -> Iterable[str]:
+    """Whatever a request's headers (lower-case names) carry as a key, ours or not; empty ones too."""
     for name, value in headers:
         if name == "authorization":
             scheme, _, credential = value.strip().partition(" ")
@@ -235,8 +242,14 @@ def _credentials(headers: Sequence[tuple[str, str]]) -> Iterable[str]:
             yield value.strip()
 
 
+def _why_unknown(secret: str, prefix: str) -> str:
+    if is_admin_form(secret, prefix):
+        return f"This is an admin key: it opens /admin/api and nothing else. Send a user's key ({prefix}…)."
+    return "This key is unknown here: it was revoked, or its user was disabled. Ask the operator for another."
+
+
 def _why_none(headers: Sequence[tuple[str, str]], prefix: str) -> str:
-    credentials = list(_credentials(headers))
+    credentials = list(find_credentials(headers))
     if not any(credentials) and any(name == "authorization" for name, _ in headers):
         return f"Authorization must read: Bearer {prefix}… (or send the key in x-api-key)."
     if not any(credentials):

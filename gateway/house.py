@@ -18,6 +18,7 @@ from pathlib import Path
 import aiosqlite
 
 from gateway.access import KeyRing
+from gateway.admins import AdminRing
 from gateway.book import Book
 from gateway.catalog import Model
 from gateway.chores import start_chores
@@ -33,7 +34,7 @@ from gateway.metrics import alarm
 from gateway.money import ONE
 from gateway.proxy.walk import Door, Releases, Rules, Station, Walk
 from gateway.router import Deployment, Router
-from gateway.storage import audit, database, folder, keys, migrate, recovery, wallets
+from gateway.storage import admin_keys, audit, database, folder, keys, migrate, recovery, wallets
 from gateway.storage.writer import Writer
 from gateway.switchboard import Switchboard
 from gateway.upstreams.demo import DemoTransport
@@ -161,6 +162,7 @@ async def _build(
         clock=clock,
         key_prefix=settings.brand.key_prefix,
         upstreams=switchboard,
+        admins=AdminRing(admin_keys.load_live_admin_keys(conn)),
         booted_above_id=booted_above_id,
     )
     return House(settings, data_dir, walk, desk, writer, reader, transports)

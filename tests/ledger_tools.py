@@ -24,7 +24,7 @@ from gateway.clock import Clock
 from gateway.ids import IdSource
 from gateway.money import parse_usd as usd
 from gateway.pricing import Price, Rates
-from gateway.storage import wallets
+from gateway.storage import refunds, wallets
 from gateway.storage.audit import Report, audit
 from gateway.storage.database import FILE_NAME, open_reader, open_writer
 from gateway.storage.keys import insert_key
@@ -105,6 +105,18 @@ class Ledger:
 
     async def reverse_promo(self, wallet_id: int, amount_nanos: int, reference: str) -> wallets.Movement:
         return await self._take(wallets.reverse_promo, wallet_id, amount_nanos, reference)
+
+    async def refund(self, request_id: int, amount_nanos: int) -> None:
+        """The next one of this request, whether that much was paid or not."""
+        at_ms = self.clock.at_ms()
+
+        def job(ledger: LedgerWriter) -> int:
+            (wallet_id,) = ledger.conn.execute("select wallet_id from holds where id = ?", (request_id,)).fetchone()
+            number = len(refunds.list_refunds(ledger.conn, request_id)) + 1
+            refunds.post_refund(ledger, request_id, wallet_id, number, amount_nanos, "", at_ms)
+            return int(wallet_id)
+
+        self.book.deposit(await self.writer.run(job), amount_nanos)
 
     # ── a request ────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent / "gateway"
 FLOORS: dict[str, int] = {
     **dict.fromkeys(("money", "usage", "clock", "ids", "errors", "metrics", "version"), 0),
     "wire": 1,
-    **dict.fromkeys(("access", "catalog", "pricing", "estimates", "limits", "health", "router", "book", "data"), 2),
+    **dict.fromkeys(("access", "admins", "catalog", "pricing", "estimates", "limits", "health", "router", "book", "data"), 2),
     **dict.fromkeys(("storage", "upstreams"), 3),
     **dict.fromkeys(("proxy", "desk"), 4),
     **dict.fromkeys(("config", "chores", "switchboard", "house", "reload"), 5),
@@ -25,6 +25,7 @@ FLOORS: dict[str, int] = {
 NEIGHBOURS = {
     ("usage", "money"), ("ids", "clock"),
     ("access", "limits"),  # a plan says what its keys may do
+    ("admins", "access"),  # a kind of key
     ("catalog", "pricing"),  # a model carries its list price
     ("estimates", "pricing"),  # what may be is priced as what was
     ("router", "pricing"),  # a deployment carries its price

@@ -31,10 +31,22 @@ HOUSE = web.AppKey("house", House)
 JSON = ("content-type", "application/json")
 
 Handler = Callable[[House, web.Request, Inbound, HttpSink], Awaitable[None]]
+# (the refusal, the request's id) → the body that tells it.
+Render = Callable[[GatewayError, str], bytes]
 
 
-def framed(method: str, endpoint: str, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """The aiohttp handler of one endpoint; HEAD is answered wherever GET is."""
+class MethodNotAllowed(ClientError):
+    """RFC 9110 §15.5.6: whoever is told that the method is wrong is told which is right."""
+
+    def __init__(self, asked: str, *offered: str) -> None:
+        super().__init__("method_not_allowed", f"{asked} is not offered here; use {' or '.join(offered)}.")
+        self.allow = ", ".join("GET, HEAD" if method == "GET" else method for method in offered)
+
+
+def framed(
+    method: str | None, endpoint: str, handler: Handler, render: Render = render_error
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """The aiohttp handler of one endpoint; HEAD is answered wherever GET is. A `method` of None is left to the handler."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         house = request.app[HOUSE]
@@ -45,21 +57,23 @@ def framed(method: str, endpoint: str, handler: Handler) -> Callable[[web.Reques
         assert task is not None
         walk.tasks.add(task)
         try:
-            _check(house, request, method)
+            if house.closing:
+                raise HouseError("unavailable", "The gateway is shutting down.", retry_after_s=2)
+            if method is not None:
+                check_method(request, method)
             await handler(house, request, inbound, sink)
         except GatewayError as error:
             inbound.record.error = error.code
             if sink.response is None:
-                # RFC 9110 §15.5.6: whoever is told that the method is wrong is told which is right.
-                allow = [("allow", "GET, HEAD" if method == "GET" else method)] if error.code == "method_not_allowed" else []
-                await refuse(sink, _with_support(house, error), inbound.text_id, allow)
+                allow = [("allow", error.allow)] if isinstance(error, MethodNotAllowed) else []
+                await refuse(sink, _with_support(house, error), inbound.text_id, allow, render)
             else:
                 await sink.cut()  # what began must not look complete
         except Exception:
             logger.exception("%s failed", inbound.text_id)
             inbound.record.error = "internal"
             if sink.response is None:
-                await refuse(sink, HouseError("internal", "Internal error."), inbound.text_id)
+                await refuse(sink, HouseError("internal", "Internal error."), inbound.text_id, render=render)
             else:
                 await sink.cut()
         finally:
@@ -75,7 +89,9 @@ def framed(method: str, endpoint: str, handler: Handler) -> Callable[[web.Reques
     return handle
 
 
-async def refuse(sink: HttpSink, error: GatewayError, request_id: str, more_headers: Headers = ()) -> None:
+async def refuse(
+    sink: HttpSink, error: GatewayError, request_id: str, more_headers: Headers = (), render: Render = render_error
+) -> None:
     """Render a refusal: status, body, and the headers that tell a client when to come back."""
     headers = [JSON, *more_headers]
     retry_after_s = error.retry_after_s
@@ -85,7 +101,7 @@ async def refuse(sink: HttpSink, error: GatewayError, request_id: str, more_head
         headers.append(("retry-after", str(retry_after_s)))
     if error.should_retry is not None:
         headers.append(("x-should-retry", "true" if error.should_retry else "false"))
-    await sink.answer(error.status, headers, render_error(error, request_id))
+    await sink.answer(error.status, headers, render(error, request_id))
 
 
 def _with_support(house: House, error: GatewayError) -> GatewayError:
@@ -116,18 +132,16 @@ def _inbound(house: House, request: web.Request) -> Inbound:
     )
 
 
-def _check(house: House, request: web.Request, method: str) -> None:
-    if house.closing:
-        raise HouseError("unavailable", "The gateway is shutting down.", retry_after_s=2)
-    if request.method != method and not (method == "GET" and request.method == "HEAD"):
-        raise ClientError("method_not_allowed", f"{request.method} is not offered here; use {method}.")
+def check_method(request: web.Request, *offered: str) -> None:
+    if request.method not in offered and not ("GET" in offered and request.method == "HEAD"):
+        raise MethodNotAllowed(request.method, *offered)
 
 
 def client_address(house: House, request: web.Request, headers: tuple[tuple[str, str], ...]) -> str:
     """The peer's address; what a proxy says of its client counts only if the proxy is one of `server.trusted_proxies`."""
     peer = request.remote or ""
     trusted = house.settings.server.trusted_proxies
-    if not trusted or not _within(peer, trusted):
+    if not trusted or not is_within(peer, trusted):
         return peer
     forwarded = [part.strip() for name, value in headers if name == "x-forwarded-for" for part in value.split(",")]
     # From the nearest hop outwards: the first one that is not our own proxy is the client.
@@ -135,9 +149,24 @@ def client_address(house: House, request: web.Request, headers: tuple[tuple[str,
         if not _is_address(address):
             break
         peer = address
-        if not _within(address, trusted):
+        if not is_within(address, trusted):
             break
     return peer
+
+
+def came_by_a_stranger(house: House, request: web.Request) -> bool:
+    """Whether somebody stands between the client and us whom we are not told to believe: `client_address` is theirs then.
+
+    A proxy on this machine that nobody named would make all the world look local.
+    """
+    if not any(name in request.headers for name in _FORWARDING):
+        return False
+    hops = ",".join(request.headers.getall("x-forwarded-for", [])).split(",")
+    return not is_within(request.remote or "", house.settings.server.trusted_proxies) or not _is_address(hops[-1].strip())
+
+
+# What proxies say of their clients (RFC 7239, RFC 9110 §7.6.3, nginx's and Caddy's habits); only the first is read.
+_FORWARDING = ("x-forwarded-for", "forwarded", "x-real-ip", "x-forwarded-host", "x-forwarded-proto", "via")
 
 
 def _is_address(text: str) -> bool:
@@ -148,5 +177,6 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _within(address: str, networks: tuple[object, ...]) -> bool:
+def is_within(address: str, networks: tuple[object, ...]) -> bool:
+    """Whether a text is an address in one of the networks; what is no address is in none."""
     return _is_address(address) and any(ip_address(address) in network for network in networks)  # type: ignore[operator]

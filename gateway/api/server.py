@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from gateway.api.account import get_credits, get_key, get_usage
+from gateway.api.admin import admin_api
 from gateway.api.frame import HOUSE, Handler, answer_json, framed
 from gateway.api.guard import SERVER_NAME, GuardedRunner
 from gateway.api.models import get_model, list_models
@@ -55,7 +56,11 @@ def build_app(house: House) -> web.Application:
         app.router.add_route("*", path, framed_handlers[endpoint])
     app.router.add_route("*", "/healthz", framed("GET", "healthz", _healthz))
     app.router.add_route("*", "/readyz", framed("GET", "readyz", _readyz))
-    app.router.add_route("*", "/{path:.*}", functools.partial(_elsewhere, house))
+    elsewhere = functools.partial(_elsewhere, house)
+    administration = admin_api(elsewhere)
+    for path in ("/admin/api", "/admin/api/{act:.*}"):
+        app.router.add_route("*", path, administration)
+    app.router.add_route("*", "/{path:.*}", elsewhere)
     app.on_response_prepare.append(_finish_headers)
     return app
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from gateway.cli.admin_keys import admin_keys
+from gateway.cli.audit import audit
 from gateway.cli.backup import backup
 from gateway.cli.check import check
 from gateway.cli.config import config
@@ -27,5 +29,7 @@ def main() -> None:
     """PageGrid: a self-hosted AI gateway. `pagegrid serve` works at once, without any configuration."""
 
 
-for command in (serve, reload, users, wallets, keys, usage, models, upstreams, ledger, backup, config, check):
+for command in (
+    *(serve, reload, users, wallets, keys, admin_keys, usage, models, upstreams, ledger, audit, backup, config, check),
+):
     main.add_command(command)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,25 @@ def place_options(command: Callable[Concatenate[Place, P], T]) -> Callable[P, T]
             raise Refusal("invalid_config", f"the configuration cannot be used:\n{error}") from None
 
     return where_options(with_place)
+
+
+class KeyId(click.ParamType[int]):
+    """The number of a key; `listing` is the command that shows it.
+
+    What is wrong is never repeated: where an id is asked for, people paste secrets.
+    """
+
+    name = "id"
+
+    def __init__(self, listing: str) -> None:
+        self._listing = listing
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        if not re.fullmatch(r"[0-9]{1,18}", value):
+            self.fail(f"ID is the number in `{self._listing}`", param, ctx)
+        return int(value)
 
 
 def json_option(command: Callable[P, T]) -> Callable[P, T]:

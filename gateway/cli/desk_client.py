@@ -77,7 +77,7 @@ async def _alone(place: Place, act: str, arguments: Mapping[str, Any]) -> Any:
         with looking(place.data_dir) as conn:
             return acts.read(conn, act, arguments)
     # A first user may be made before the first start, but not by a slip of --data-dir in a place without a configuration.
-    first = act == "users.create" and place.config is not None
+    first = act in ("users.create", "users.import") and place.config is not None
     if not first and not _is_there(place.data_dir / FILE_NAME):
         raise no_database(place.data_dir / FILE_NAME)
     async with open_house(place.load_settings("unneeded"), place.data_dir) as house:

@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 import click
 
 from gateway.cli.context import (
+    KeyId,
     Place,
     confirm,
     json_option,
@@ -28,17 +29,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _KeyId(click.ParamType[int]):
-    """What is wrong is never repeated: where an id is asked for, people paste secrets."""
-
-    name = "id"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        if not re.fullmatch(r"[0-9]{1,18}", value):
-            self.fail("ID is the number in `pagegrid keys list USER`", param, ctx)
-        return int(value)
+_KEY_ID = KeyId("pagegrid keys list USER")
 
 
 @click.group()
@@ -100,7 +91,7 @@ def create(place: Place, /, user: str, name: str, as_json: bool, **terms: Any) -
 
 @keys.command(short_help="Change what a key may do, at once.")
 @place_options
-@click.argument("key_id", metavar="ID", type=_KeyId())
+@click.argument("key_id", metavar="ID", type=_KEY_ID)
 @click.option("--name", help="For people, such as the machine it is used on.")
 @terms_options
 @json_option
@@ -151,7 +142,7 @@ def list_(place: Place, user: str, as_json: bool) -> None:
 
 @keys.command()
 @place_options
-@click.argument("key_id", metavar="ID", type=_KeyId())
+@click.argument("key_id", metavar="ID", type=_KEY_ID)
 @yes_option
 @json_option
 def revoke(place: Place, key_id: int, yes: bool, as_json: bool) -> None:
@@ -171,7 +162,7 @@ def revoke(place: Place, key_id: int, yes: bool, as_json: bool) -> None:
 
 @keys.command()
 @place_options
-@click.argument("key_id", metavar="ID", type=_KeyId())
+@click.argument("key_id", metavar="ID", type=_KEY_ID)
 @click.option("--grace", default="0", show_default=True, help="How long the old secret lives on, such as 90m, 12h or 7d.")
 @json_option
 def rotate(place: Place, key_id: int, grace: str, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from gateway.cli.context import Place, json_option, place_options, print_json, s
 from gateway.cli.desk_client import perform
 
 
-@click.command()
+@click.command(short_help="Let the running server take over a changed configuration.")
 @place_options
 @json_option
 def reload(place: Place, as_json: bool) -> None:

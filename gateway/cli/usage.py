@@ -34,6 +34,8 @@ def usage(place: Place, request_id: str, as_json: bool) -> None:
 def _print_cost(found: dict[str, Any]) -> None:
     flags = f" ({', '.join(found['flags'])})" if found["flags"] else ""
     out(f"cost {usd(found['cost_usd'])}, paid {usd(found['paid_usd'])}, usage {found['source']}{flags}")
+    if found["refunded_nanos"]:
+        out(f"refunded {usd(found['refunded_usd'])}")
     if found["owed_nanos"]:
         out(f"owed {usd(found['owed_usd'])}: collected only from what the wallet's requests of that time set free")
     out()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from gateway.cli.context import (
     Place,
+    Refusal,
     confirm,
+    counted,
     json_option,
+    out,
     place_options,
     print_id,
     print_json,
@@ -19,6 +24,7 @@ from gateway.cli.context import (
     yes_option,
 )
 from gateway.cli.desk_client import perform
+from gateway.desk.user_rows import BYTES_MAX
 
 
 @click.group()
@@ -105,6 +111,52 @@ def disable(place: Place, user: str, yes: bool, as_json: bool) -> None:
 def enable(place: Place, user: str, as_json: bool) -> None:
     """Let a user in again: keys that were not revoked work again."""
     _tell(perform(place, "users.enable", user=user), "enabled", as_json)
+
+
+@users.command("import", short_help="Make many users, with top-ups and keys, from a CSV file.")
+@place_options
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Check the file and tell what would be done.")
+@json_option
+def import_(place: Place, file: Path, dry_run: bool, as_json: bool) -> None:
+    """Make users from FILE, with the columns name, email, role, plan, topup, reference and key_name; only name is needed.
+
+    All of it is checked before anything is done, and a file may be imported again: only what is new is done. Keys are printed
+    as CSV, this once.
+    """
+    done = perform(place, "users.import", csv=_read_csv(file), dry_run=dry_run)
+    if as_json:
+        print_json(done)
+        return
+    made = [user for user in done["users"] if "secret" in user]
+    if made:
+        out(_csv_line("name", "key_name", "key"))
+    for user in made:
+        out(_csv_line(user["name"], user["key_name"], user["secret"]))
+    would = "Nothing was done. It would be: " if dry_run else ""
+    users = f"{counted(done['created'], 'user')} made, {done['existing']} there already"
+    topups = f"{counted(done['topups'], 'top-up')} ({usd(done['topped_up_usd'])})"
+    once = ", shown this once: keep them now" if made else ""
+    say(f"{would}{users}; {topups}; {counted(done['keys'], 'key')}{once}.")
+
+
+def _read_csv(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(BYTES_MAX + 1)
+        if len(data) > BYTES_MAX:
+            raise Refusal("too_large", f"{file} is larger than {BYTES_MAX // 1024} KiB; split it")
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Refusal("invalid_request", f"{file} is not UTF-8 text at byte {error.start}; save it as CSV UTF-8") from None
+    except OSError as error:
+        raise Refusal("invalid_request", f"{file} cannot be read: {error.strerror}") from None
+
+
+def _csv_line(*cells: str) -> str:
+    """RFC 4180, all in quotes; what a spreadsheet would take for a formula is made a text (owasp.org, "CSV Injection")."""
+    texts = ("'" + cell if cell.startswith(("=", "+", "-", "@")) else cell for cell in cells)
+    return ",".join('"' + text.replace('"', '""') + '"' for text in texts)
 
 
 def _tell(result: dict[str, object], state: str, as_json: bool) -> None:

@@ -78,6 +78,32 @@ def withdraw(place: Place, user: str, amount: str, reference: str, note: str, ye
     _tell(perform(place, "wallets.withdraw", user=user, amount=amount, reference=reference, note=note), "taken out", as_json)
 
 
+@wallets.command(context_settings=_TAKES_ANY_AMOUNT, short_help="Give back what a request cost, or a part of it.")
+@place_options
+@click.argument("request_id")
+@click.argument("amount", required=False)
+@click.option(
+    "--number",
+    type=click.IntRange(min=1),
+    help="Which refund of this request it is, for a second one; used once, so that repeating the command is safe. Default 1.",
+)
+@click.option("--note", default="", help="For people; appears in the statement.")
+@json_option
+def refund(place: Place, request_id: str, amount: str | None, number: int | None, note: str, as_json: bool) -> None:
+    """Give back what a request cost: AMOUNT US dollars of it, or the whole rest.
+
+    All refunds of a request together are no more than its wallet paid.
+    """
+    made = perform(place, "wallets.refund", request_id=request_id, amount=amount, number=number, note=note)
+    if as_json or made["applied"]:
+        _tell(made, "refunded", as_json)
+        return
+    say(
+        f"Already refunded: {made['reference']} ({usd(made['amount_usd'])}) is transfer {made['transfer_id']}, and "
+        f"{usd(made['refunded_usd'])} of {usd(made['paid_usd'])} in all; nothing was moved again."
+    )
+
+
 @wallets.command()
 @place_options
 @click.argument("user")

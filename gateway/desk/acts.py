@@ -11,6 +11,7 @@ line for each act that a running house performed: who, what, about whom, and wha
 from __future__ import annotations
 
 import asyncio
+import difflib
 import inspect
 import logging
 import pwd
@@ -24,7 +25,21 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from gateway.catalog import Catalog
-from gateway.desk import backup, configuration, keys, models, statements, upstreams, usage, users, wallets
+from gateway.desk import (
+    admin_keys,
+    audit,
+    backup,
+    configuration,
+    keys,
+    models,
+    refunds,
+    statements,
+    upstreams,
+    usage,
+    users,
+    users_import,
+    wallets,
+)
 from gateway.desk.desk import Desk
 from gateway.errors import ClientError, GatewayError
 from gateway.storage import database
@@ -44,16 +59,20 @@ WRITES: Mapping[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "users.disable": users.disable_user,
     "users.enable": users.enable_user,
     "users.set_plan": users.set_plan,
+    "users.import": users_import.import_users,
     "wallets.topup": wallets.topup,
     "wallets.withdraw": wallets.withdraw,
     # Asks the book, and changes nothing.
     "wallets.plan_withdrawal": wallets.plan_withdrawal,
+    "wallets.refund": refunds.refund,
     "wallets.freeze": wallets.freeze,
     "wallets.unfreeze": wallets.unfreeze,
     "keys.create": keys.create_key,
     "keys.update": keys.update_key,
     "keys.revoke": keys.revoke_key,
     "keys.rotate": keys.rotate_key,
+    "admin_keys.create": admin_keys.create_admin_key,
+    "admin_keys.revoke": admin_keys.revoke_admin_key,
     # A house audits in its own way: paced, and a clean result is remembered.
     "ledger.audit": statements.audit_house,
 }
@@ -71,6 +90,9 @@ READS: Mapping[str, Callable[..., Any]] = {
     "wallets.show": wallets.show_wallet,
     "keys.list": keys.list_keys,
     "keys.show": keys.show_key,
+    "admin_keys.list": admin_keys.list_admin_keys,
+    "admin_keys.show": admin_keys.show_admin_key,
+    "audit.list": audit.list_audit,
     "usage.get": usage.get_usage,
     "ledger.show": statements.show_ledger,
     "ledger.audit": statements.audit_file,
@@ -132,24 +154,46 @@ def actor_of(uid: int) -> str:
 
 def check(act: str, arguments: Mapping[str, Any]) -> None:
     """Raises ClientError for an unknown act or a wrong argument, before anything is opened."""
-    function = WRITES.get(act) or LIVE.get(act) or READS.get(act) or DECLARED.get(act)
-    if function is None:
-        raise _unknown(act)
-    check_arguments(act, function, arguments)
+    check_arguments(act, _find(act), arguments)
+
+
+def parse_texts(act: str, texts: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments of an act that were given as texts, as in a query, with the types that it wants. Raises ClientError."""
+    shape = _shape(_find(act))
+    return _checked(act, shape, lambda: shape.model_validate_strings(dict(texts)))
+
+
+@cache
+def describe_arguments(act: str) -> dict[str, Any]:
+    """The JSON schema of what the act takes."""
+    schema = _shape(_find(act)).model_json_schema()
+    properties = {
+        name: {key: told for key, told in field.items() if key != "title"} for name, field in schema["properties"].items()
+    }
+    return {"type": "object", "properties": properties, "required": schema.get("required", []), "additionalProperties": False}
 
 
 def check_arguments(act: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments as the function's signature wants them. Raises ClientError that names the first that is wrong."""
     shape = _shape(function)
+    return _checked(act, shape, lambda: shape.model_validate(dict(arguments)))
+
+
+def _checked(act: str, shape: type[BaseModel], validate: Callable[[], BaseModel]) -> dict[str, Any]:
     try:
-        checked = shape.model_validate(dict(arguments))
+        checked = validate()
     except ValidationError as error:
         errors = error.errors(include_input=False, include_url=False)
-        where = str(errors[0]["loc"][0])
+        # What is misspelt is also missing: the name that was written leads to it.
+        first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+        where = str(first["loc"][0])
+        where = where if _LOGGABLE.fullmatch(where) else "…"
         # Of an argument that may be of several kinds pydantic tells what each of them misses.
-        wrong = " or: ".join(dict.fromkeys(found["msg"] for found in errors if found["loc"][0] == where))
+        wrong = " or: ".join(dict.fromkeys(each["msg"] for each in errors if each["loc"][0] == first["loc"][0]))
+        nearest = difflib.get_close_matches(where, shape.model_fields, n=1) if first["type"] == "extra_forbidden" else []
+        hint = f"did you mean {nearest[0]}? it takes" if nearest else "it takes"
         known = ", ".join(shape.model_fields) or "no arguments"
-        raise ClientError("invalid_request", f"{act}: {where}: {wrong}; it takes {known}", param=where) from None
+        raise ClientError("invalid_request", f"{act}: {where}: {wrong}; {hint} {known}", param=where) from None
     return {name: getattr(checked, name) for name in checked.model_fields_set}
 
 
@@ -162,6 +206,13 @@ def _subject(arguments: Mapping[str, Any]) -> str:
 def _read_file(desk: Desk, act: str, arguments: Mapping[str, Any]) -> Any:
     with closing(database.open_reader(desk.database)) as conn:
         return read(conn, act, arguments)
+
+
+def _find(act: str) -> Callable[..., Any]:
+    function = WRITES.get(act) or LIVE.get(act) or READS.get(act) or DECLARED.get(act)
+    if function is None:
+        raise _unknown(act)
+    return function
 
 
 def _unknown(act: str) -> ClientError:

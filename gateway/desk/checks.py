@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import sqlite3
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gateway.errors import ClientError, LedgerError
@@ -26,6 +27,8 @@ DURATION_MS_MAX = 3650 * 86_400_000
 _USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*", re.ASCII)
 _EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(?:\.[^@\s.]+)+")
 _DURATION = re.compile(r"(\d{1,9})([mhd])", re.ASCII)
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_TIME = re.compile(_DAY.pattern + r"[Tt]\d\d:\d\d(:\d\d(\.\d{1,6})?)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _UNIT_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
@@ -51,6 +54,13 @@ def check_user_name(text: str) -> str:
 
 def check_note(text: str) -> str:
     return check_text(text, "note", NOTE_CHARS_MAX) if text else ""
+
+
+def check_count(number: int, param: str, most: int) -> int:
+    """How many of something are asked for."""
+    if not 1 <= number <= most:
+        raise refused(f"{param}: write a number from 1 to {most}", param)
+    return number
 
 
 def check_email(text: str | None) -> str | None:
@@ -87,6 +97,20 @@ def parse_duration_ms(text: str, param: str) -> int:
     return duration_ms
 
 
+def parse_time_ms(text: str, param: str) -> int:
+    """Milliseconds since 1970 of a day (UTC) or a time with its offset."""
+    try:
+        if _DAY.fullmatch(text):
+            return _to_ms(datetime.fromisoformat(text).replace(tzinfo=UTC))
+        if _TIME.fullmatch(text):
+            return _to_ms(datetime.fromisoformat(text.upper()))
+    except (ValueError, OverflowError):
+        pass  # a 30th of February, an offset of 99 hours
+    raise refused(
+        f"{param}: write a day (2026-11-20, UTC) or a time with its offset (2026-11-20T08:00:00Z; a + in a URL is %2B)", param
+    )
+
+
 def get_user(conn: sqlite3.Connection, name: str) -> dict[str, Any]:
     """The user of this name, or of this e-mail address. Raises ClientError that names the nearest."""
     user = users.find_user(conn, name) or users.find_user_by_email(conn, name.lower())
@@ -111,6 +135,10 @@ def money(**amounts_nanos: int) -> dict[str, Any]:
         fields[f"{name}_nanos"] = nanos
         fields[f"{name}_usd"] = format_usd(nanos)
     return fields
+
+
+def _to_ms(moment: datetime) -> int:
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
 
 
 def _shown(text: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gateway.access import KeyRing, Plan
+from gateway.admins import AdminRing
 from gateway.book import Book
 from gateway.catalog import Catalog
 from gateway.clock import Clock
@@ -44,5 +45,6 @@ class Desk:
     clock: Clock
     key_prefix: str
     upstreams: Upstreams
+    admins: AdminRing
     booted_above_id: int
     reload: Callable[[], Awaitable[dict[str, Any]]] | None = None

@@ -224,6 +224,18 @@ async def rotate_key(desk: Desk, actor: str, *, key_id: int, grace: str = "0") -
     }
 
 
+def issue_key(
+    desk: Desk, conn: sqlite3.Connection, actor: str, user_id: int, plan: str, name: str, at_ms: int
+) -> tuple[str, Key]:
+    """(secret, key) of a key that is as its user's plan has it: within a job, whose caller puts it on the ring afterwards."""
+    secret = make_secret(desk.key_prefix)
+    lifetime = desk.plans[plan].keys_expire if plan in desk.plans else ""
+    terms = _Terms(name, Own(), _expiry(lifetime or "never", at_ms))
+    key = _insert(conn, desk.key_prefix, secret, user_id, terms, None, at_ms)
+    audit_log.record(conn, at_ms, actor, "keys.create", f"key:{key.id}", after=_audited(key))
+    return secret, key
+
+
 def list_keys(conn: sqlite3.Connection, *, user: str) -> list[dict[str, Any]]:
     """All keys that the user ever had; times say which are alive, `replaced_by` which key came after a rotation."""
     with snapshot(conn):

@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing
 from typing import Any
 
-from gateway.desk.checks import get_user, get_wallet, money
+from gateway.desk.checks import check_count, get_user, get_wallet, money
 from gateway.desk.desk import Desk
 from gateway.desk.ledger import run_audit
 from gateway.desk.wallets import render_line
@@ -17,6 +17,7 @@ from gateway.storage.ledger import EXTERNAL, LOSS, PROMO, REVENUE
 from gateway.storage.readonly import snapshot
 
 LINES_DEFAULT = 1000
+LINES_MAX = 1_000_000
 
 _HOUSE_ACCOUNTS = {EXTERNAL: "external:manual", PROMO: "promo", REVENUE: "revenue", LOSS: "loss"}
 
@@ -26,10 +27,11 @@ def show_ledger(conn: sqlite3.Connection, *, user: str, limit: int = LINES_DEFAU
 
     With more than `limit` transfers it opens with the balance before the oldest one shown.
     """
+    check_count(limit, "limit", LINES_MAX)
     with snapshot(conn):
         found = get_user(conn, user)
         wallet = get_wallet(conn, found["id"])
-        lines = wallets.statement(conn, wallet["id"], max(1, limit))[::-1]
+        lines = wallets.statement(conn, wallet["id"], limit)[::-1]
     closing = wallet["balance_nanos"]
     opening = lines[0]["balance_after_nanos"] - lines[0]["amount_nanos"] if lines else closing
     return {

@@ -57,6 +57,7 @@ def render_usage(row: dict[str, Any]) -> dict[str, Any]:
         "web_search_requests": usage.web_searches,
         "cost_micro": to_micros(cost_nanos),
         "cost_nanos": cost_nanos,
+        "refunded_nanos": row["refunded_nanos"],
         "source": row["source"],
         "flags": (row["flags"] or "").split(),
         "attempts": [{name: attempt[name] for name in _ATTEMPT_FIELDS} for attempt in row["attempts"]],
@@ -81,7 +82,7 @@ def get_usage(conn: sqlite3.Connection, *, request_id: str) -> dict[str, Any]:
         return shown
     shown |= {"upstream": row["upstream"], "attempts": row["attempts"], "derivation": render_derivation(row)}
     cost, paid = row["cost_nanos"], row["paid_nanos"]
-    return shown | money(cost=cost, paid=paid, owed=cost - paid)
+    return shown | money(cost=cost, paid=paid, owed=cost - paid, refunded=row["refunded_nanos"])
 
 
 def render_derivation(row: dict[str, Any]) -> dict[str, Any]:

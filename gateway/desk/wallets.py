@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from gateway.desk.checks import (
     REFERENCE_CHARS_MAX,
+    check_count,
     check_note,
     check_text,
     get_user,
@@ -30,6 +31,7 @@ from gateway.storage.ledger import LedgerWriter
 from gateway.storage.readonly import snapshot
 
 LINES_SHOWN = 10
+LINES_MAX = 10_000
 
 Kind = Literal["deposit", "withdraw"]
 # As people call the ledger's kinds.
@@ -118,10 +120,11 @@ async def unfreeze(desk: Desk, actor: str, *, user: str) -> dict[str, Any]:
 
 def show_wallet(conn: sqlite3.Connection, *, user: str, lines: int = LINES_SHOWN) -> dict[str, Any]:
     """What is in the wallet, and its latest transfers, newest first."""
+    check_count(lines, "lines", LINES_MAX)
     with snapshot(conn):
         found = get_user(conn, user)
         wallet = get_wallet(conn, found["id"])
-        latest = wallets.statement(conn, wallet["id"], max(0, lines))
+        latest = wallets.statement(conn, wallet["id"], lines)
     balance, held = wallet["balance_nanos"], wallet["held_nanos"]
     return {
         "user": found["name"],

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.ids import lowest_id, parse_id, render_id
+from gateway.ids import lowest_id
+from gateway.storage.refunds import BEYOND_PAID, add_functions
 
 SLICE_ROWS = 20_000
 # A request's id is given at its head; its hold opens later (a slow body, the wait for money), when higher ones may have ended.
@@ -129,6 +130,7 @@ PER_TRANSFERS = {
           and (h.id is null or h.state = 'open' or (h.state = 'void' and t.kind <> 'overrun_collected')
             or (t.kind <> 'overrun' and t.debit_account <> h.wallet_id) or t.reference <> request_text(h.id))
     """,
+    "7b refunds go to the wallet that paid, and are no more than it paid, per request": BEYOND_PAID,
     "5a transfer ids are gapless": """
         select :low + 1 as from_id, :high as to_id, count(*) as transfers from transfers where id > :low and id <= :high
         having count(*) <> :high - :low
@@ -160,8 +162,7 @@ _OWED = """
 
 def audit(conn: sqlite3.Connection, *, since_checkpoint: bool = False, pause: Callable[[], None] = lambda: None) -> Report:
     """Run the invariants on a read-only connection; `pause` is called between slices."""
-    conn.create_function("request_text", 1, render_id, deterministic=True)
-    conn.create_function("request_number", 1, parse_id, deterministic=True)
+    add_functions(conn)
     findings: list[Finding] = []
     owed: Counter[int] = Counter()
     conn.execute("begin")

@@ -21,3 +21,33 @@ def record(
         "insert into audit_log (at_ms, actor, action, subject, before, after) values (?, ?, ?, ?, ?, ?)",
         (at_ms, actor, action, subject, *(None if value is None else json.dumps(value) for value in (before, after))),
     )
+
+
+def list_entries(
+    conn: sqlite3.Connection,
+    *,
+    before_id: int,
+    since_ms: int | None,
+    actor: str | None,
+    action: str | None,
+    subject: str | None,
+    limit: int,
+) -> list[dict[str, Any]]:
+    """The newest entries below an id. `actor` may be its first word alone, `action` its noun ("wallets" of "wallets.topup")."""
+    rows = conn.execute(
+        """
+        select id, at_ms, actor, action, subject, before, after
+        from audit_log
+        where id < :before
+          and (:since is null or at_ms >= :since)
+          and (:actor is null or actor = :actor or substr(actor, 1, length(:actor) + 1) = :actor || ' ')
+          and (:action is null or action = :action or substr(action, 1, length(:action) + 1) = :action || '.')
+          and (:subject is null or subject = :subject)
+        order by id desc
+        limit :limit
+        """,
+        {"before": before_id, "since": since_ms, "actor": actor, "action": action, "subject": subject, "limit": limit},
+    ).fetchall()
+    columns = ("id", "at_ms", "actor", "action", "subject", "before", "after")
+    entries = [dict(zip(columns, row, strict=True)) for row in rows]
+    return [{**entry, **{state: json.loads(entry[state] or "null") for state in ("before", "after")}} for entry in entries]

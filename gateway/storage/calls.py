@@ -11,12 +11,15 @@ from typing import Any
 
 import aiosqlite
 
+from gateway.storage.ledger import request_reference
+
 
 def find_usage(conn: sqlite3.Connection, request_id: int) -> dict[str, Any] | None:
     """One request: its hold (`state` open, settled or void; `reason` if void), its usage row and the `terms` that priced it
-    (None unless settled), its detail (None if pruned), and `attempts`, a list of dicts in order. None if there is no such hold.
+    (None unless settled), what was refunded of it, its detail (None if pruned), and `attempts`, a list of dicts in order. None
+    if there is no such hold.
     """
-    rows = _dicts(conn.execute(_REQUEST, (request_id,)))
+    rows = _dicts(conn.execute(_REQUEST, _asked(request_id)))
     if not rows:
         return None
     return {**rows[0], "attempts": _dicts(conn.execute(_ATTEMPTS, (request_id,)))}
@@ -24,7 +27,7 @@ def find_usage(conn: sqlite3.Connection, request_id: int) -> dict[str, Any] | No
 
 async def fetch_usage(reader: aiosqlite.Connection, request_id: int) -> dict[str, Any] | None:
     """As `find_usage`, for coroutines. Its two statements may straddle a settle: a running request has no figures either way."""
-    rows = await reader.execute_fetchall(_REQUEST, (request_id,))
+    rows = await reader.execute_fetchall(_REQUEST, _asked(request_id))
     attempts = await reader.execute_fetchall(_ATTEMPTS, (request_id,))
     return next(({**row, "attempts": [dict(attempt) for attempt in attempts]} for row in map(dict, rows)), None)
 
@@ -53,6 +56,8 @@ _REQUEST = """
       u.cache_read_tokens, u.web_searches, u.speed, u.geography, u.service_tier,
       u.cost_nanos, u.paid_nanos, u.source, u.flags,
       r.terms,
+      (select coalesce(sum(t.amount_nanos), 0) from transfers as t
+       where t.kind = 'refund' and t.reference > :text || ':' and t.reference < :text || ';') as refunded_nanos,
       d.stream, d.status, d.session, d.agent, d.address, d.admitted_ms, d.first_byte_ms, d.total_ms
     from holds as h
     join accounts as a on a.id = h.wallet_id
@@ -61,7 +66,7 @@ _REQUEST = """
     left join usage as u on u.request_id = h.id
     left join prices as r on r.id = u.price_id
     left join request_details as d on d.request_id = h.id
-    where h.id = ?
+    where h.id = :id
 """
 
 _ATTEMPTS = """
@@ -81,6 +86,10 @@ _BY_UPSTREAM_ID = """
     where t.upstream_request_id = :theirs and t.upstream_request_id <> ''
       and (:user is null or a.user_id = :user)
 """
+
+
+def _asked(request_id: int) -> dict[str, Any]:
+    return {"id": request_id, "text": request_reference(request_id)}
 
 
 def _dicts(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:

@@ -69,6 +69,11 @@ def load_user_keys(conn: sqlite3.Connection, user_id: int, at_ms: int) -> list[t
     return [(secret_hash, key) for secret_hash, key in load_live_keys(conn, at_ms) if key.user_id == user_id]
 
 
+def has_key_named(conn: sqlite3.Connection, user_id: int, name: str) -> bool:
+    """Whether the user ever had a key of this name, a dead one too."""
+    return conn.execute("select 1 from keys where user_id = ? and name = ?", (user_id, name)).fetchone() is not None
+
+
 def find_key(conn: sqlite3.Connection, key_id: int) -> tuple[bytes, Key] | None:
     row = conn.execute(f"{_SELECT} where k.id = ?", (key_id,)).fetchone()
     return None if row is None else (row[10], _key(row))

@@ -79,14 +79,16 @@ def find_movement(conn: sqlite3.Connection, kind: str, reference: str) -> tuple[
 
 
 def spent_nanos(conn: sqlite3.Connection, wallet_id: int) -> int:
-    """All that the wallet ever paid for requests."""
+    """All that the wallet ever paid for requests, less what was given back."""
     return int(
         conn.execute(
             """
-            select coalesce(sum(amount_nanos), 0) from transfers
-            where debit_account = ? and kind in ('settle', 'overrun_collected')
+            select
+              (select coalesce(sum(amount_nanos), 0) from transfers
+               where debit_account = :wallet and kind in ('settle', 'overrun_collected'))
+              - (select coalesce(sum(amount_nanos), 0) from transfers where credit_account = :wallet and kind = 'refund')
             """,
-            (wallet_id,),
+            {"wallet": wallet_id},
         ).fetchone()[0]
     )
 

@@ -7,6 +7,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from gateway.access import Own
+from gateway.desk import acts
 from gateway.ids import render_id
 from gateway.money import format_usd
 from gateway.usage import Usage
@@ -100,6 +101,19 @@ async def test_usage_is_the_owners_and_there_at_once(tmp_path: Path) -> None:
         assert (await gateway.get(bob, "/v1/usage/req_upstream_1")).status == 404
         for nothing in ("req_0000000000000", "req_ZZZZZZZZZZZZZ", "x", "req_" + "1" * 5000, "%00", "'--"):
             assert (await gateway.get(alice, f"/v1/usage/{nothing}")).status == 404, nothing
+        await gateway.assert_settled()
+
+
+async def test_usage_tells_what_was_refunded_and_credits_have_it_back(tmp_path: Path) -> None:
+    async with ScriptedUpstream() as up, open_gateway(tmp_path, up.url) as gateway:
+        alice = await gateway.make_user("alice")
+        request = (await gateway.ask(alice)).request_id
+        found = (await gateway.get(alice, f"/v1/usage/{request}")).json
+        assert found["refunded_nanos"] == 0 and gateway.balance(alice) == 10 * 10**9 - found["cost_nanos"]
+        await acts.perform(gateway.house.desk, "cli:tester", "wallets.refund", {"request_id": request})
+        refunded = (await gateway.get(alice, f"/v1/usage/{request}")).json
+        assert refunded == {**found, "refunded_nanos": found["cost_nanos"]}
+        assert (await gateway.get(alice, "/v1/credits")).json["available_nanos"] == 10 * 10**9
         await gateway.assert_settled()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -16,10 +18,13 @@ from click.testing import CliRunner
 
 from gateway.cli import main
 from gateway.cli.context import time_text
+from gateway.ids import render_id
 from gateway.storage.database import FILE_NAME
 from gateway.version import VERSION
-from tests.cli.tools import Shell
-from tests.desk_tools import audit_rows
+from tests.cli.tools import Shell, make_shell
+from tests.desk_tools import audit_rows, desk_house, make_ada, open_request, settle_request
+from tests.fakes import FakeClock
+from tests.ledger_tools import assert_books_balance
 
 
 def test_the_first_user_makes_the_data_directory(shell: Shell) -> None:
@@ -81,6 +86,97 @@ def test_a_secret_is_printed_once(shell: Shell) -> None:
     assert "Key 2 of ada (laptop, sk-pgrid-" in shell.run("keys", "revoke", "2", "--yes").stderr
     assert "is its successor" in shell.run("keys", "revoke", "1", "--yes").stderr
     assert "revoked, now key 2" in shell.ok("keys", "list", "ada")
+
+
+def test_users_are_imported_and_keys_printed_once_as_csv(shell: Shell) -> None:
+    file = shell.folder / "users.csv"
+    file.write_text("name,topup,reference,key_name\nada,25,r1,=cmd()\nbob,,,\n", encoding="utf-8-sig")
+    dry = shell.run("users", "import", str(file), "--dry-run")
+    assert dry.exit_code == 0 and dry.stdout == ""
+    assert dry.stderr == "Nothing was done. It would be: 2 users made, 0 there already; 1 top-up ($25.00); 1 key.\n"
+    done = shell.run("users", "import", str(file))
+    header, line = done.stdout.splitlines()
+    assert header == '"name","key_name","key"' and re.fullmatch(r'"ada","\'=cmd\(\)","sk-pgrid-[0-9a-f]{64}"', line)
+    assert "1 key, shown this once: keep them now." in done.stderr and "sk-pgrid" not in done.stderr
+    assert shell.json("wallets", "show", "ada")["balance_usd"] == "25.00"
+    again = shell.run("users", "import", str(file))
+    assert again.stdout == "" and "0 users made, 2 there already; 0 top-ups ($0.00); 0 keys." in again.stderr
+    assert shell.json("users", "import", str(file))["existing"] == 2
+    file.write_text("name,topup,reference\nzoe,1,r1\n-,,\n")
+    error = shell.refused("users", "import", str(file))
+    assert "line 2: reference: r1 was used before" in error and "line 3: name: write 1 to 64" in error
+    file.write_bytes(b"name\nz\xff\n")
+    assert "is not UTF-8 text at byte 6; save it as CSV UTF-8" in shell.refused("users", "import", str(file))
+    file.write_bytes(b"name\n" + b"x" * 300_000)
+    assert "is larger than 256 KiB; split it" in shell.refused("users", "import", str(file))
+    shell.refused("users", "import", str(shell.folder / "nowhere.csv"), code=2)
+    assert [user["name"] for user in shell.json("users", "list")] == ["ada", "bob"]
+
+
+def test_the_audit_log_is_listed_in_pages(shell: Shell) -> None:
+    for name in ("ada", "bob", "eve"):
+        shell.ok("users", "create", name)
+    shell.ok("wallets", "freeze", "ada")
+    listed = shell.run("audit", "list", "--limit", "2")
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["ID", "4", "3"]
+    assert '{"frozen": false} → {"frozen": true}' in listed.stdout and "There is more: add --before 3." in listed.stderr
+    older = shell.json("audit", "list", "--limit", "2", "--before", "3")
+    assert [entry["subject"] for entry in older["entries"]] == ["user:bob", "user:ada"] and older["next_before"] is None
+    assert len(shell.json("audit", "list", "--since", "5m", "--action", "users")["entries"]) == 3
+    assert (
+        shell.json("audit", "list", "--since", "2000-01-01", "--subject", "user:ada")["entries"][0]["action"] == "wallets.freeze"
+    )
+    assert "Nothing of this kind" in shell.run("audit", "list", "--actor", "nobody").stderr
+    assert "since: write a day" in shell.refused("audit", "list", "--since", "yesterday")
+    assert "since: write a duration" in shell.refused("audit", "list", "--since", "5y")
+
+
+async def test_a_request_is_refunded_from_the_command_line(tmp_path: Path, clock: FakeClock) -> None:
+    shell = make_shell(tmp_path)
+    async with desk_house(shell.data, clock) as house:
+        key = await make_ada(house)
+        request_id, live = await open_request(house, key["secret"])
+        await settle_request(house, request_id, live, limit_nanos=1_000_000)
+
+    def refund(*words: str) -> tuple[str, str]:
+        result = shell.run("wallets", "refund", render_id(request_id), *words)
+        assert result.exit_code == 0, result.output
+        return result.stdout, result.stderr
+
+    def work() -> None:
+        out, told = refund("0.0004", "--note", "slow")
+        assert out == "3\n" and "$0.0004 refunded (transfer 3); the wallet of ada has $9.9994." in told
+        out, told = refund("0.0004")
+        assert out == "" and "Already refunded: " in told and "$0.0004 of $0.001 in all; nothing was moved again" in told
+        assert refund("0.0004", "--number", "2")[0] == "4\n"
+        error = shell.refused("wallets", "refund", render_id(request_id), "0.0003", "--number", "3")
+        assert "only $0.0002 can be refunded" in error
+        assert "is not an amount" in shell.refused("wallets", "refund", render_id(request_id), "-5")
+        assert shell.json("wallets", "refund", render_id(request_id))["refunded_usd"] == "0.001"
+        assert "$0.0002 is transfer" not in refund()[1] and "(\u00240.0002) is transfer 5" in refund()[1]
+        assert "refunded $0.001" in shell.ok("usage", render_id(request_id))
+        assert "refund" in shell.ok("wallets", "show", "ada")
+
+    await asyncio.to_thread(work)
+    assert_books_balance(shell.data / FILE_NAME)
+
+
+def test_an_admin_key_is_printed_once_and_ended(shell: Shell) -> None:
+    shell.ok("users", "create", "ada")
+    result = shell.run("admin-keys", "create", "deploy script")
+    secret = result.stdout.strip()
+    assert re.fullmatch(r"sk-pgrid-admin-[0-9a-f]{64}", secret) and secret not in result.stderr
+    assert shell.json("admin-keys", "create", "panel")["secret"] != secret
+    listing = shell.ok("admin-keys", "list") + shell.ok("admin-keys", "list", "--json")
+    assert secret not in listing and secret[:23] in listing and "deploy script" in listing
+    assert secret[24:] not in repr(audit_rows(shell.data / FILE_NAME))
+    assert shell.refused("admin-keys", "revoke", secret, "--yes", code=2).count(secret) == 0
+    assert "there is no such admin key" in shell.refused("admin-keys", "revoke", "9", "--yes")
+    assert "name: write 1 to 64 printable" in shell.refused("admin-keys", "create", "a\tb")
+    assert "is revoked" in shell.run("admin-keys", "revoke", "1", "--yes").stderr
+    assert "was already revoked" in shell.run("admin-keys", "revoke", "1", "--yes").stderr
+    assert [key["revoked_at_ms"] is None for key in shell.json("admin-keys", "list")] == [False, True]
+    assert all(key["created_by"].startswith("cli:") for key in shell.json("admin-keys", "list"))
 
 
 @pytest.mark.parametrize(

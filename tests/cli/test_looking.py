@@ -25,6 +25,8 @@ READING = (
     ["keys", "list", "ada"],
     ["ledger", "show", "ada"],
     ["ledger", "audit"],
+    ["audit", "list"],
+    ["admin-keys", "list"],
     ["models", "list"],
 )
 

@@ -35,6 +35,7 @@ async def test_a_settled_request_tells_what_it_used_and_cost(house: House, clock
         "web_search_requests": 0,
         "cost_micro": (cost + 500) // 1000,
         "cost_nanos": cost,
+        "refunded_nanos": 0,
         "source": "reported",
         "flags": ["model_mismatch", "unknown_usage:x"],
         "attempts": [

@@ -57,6 +57,10 @@ async def _live(folder: Path) -> Life:
         await ledger.settle(settled, usd("0.25"))
         overrun = ledger.admit(carol, usd("0.2"))
         await ledger.settle(overrun, usd("0.4"))
+        refunded = ledger.admit(bob, usd("0.1"))
+        await ledger.settle(refunded, usd("0.1"))
+        for amount in (usd("0.04"), usd("0.06")):
+            await ledger.refund(refunded.id, amount)
         others = [ledger.admit(bob, usd("0.1")) for _ in range(3)]
         for hold in others:
             await ledger.settle(hold, usd("0.1"))
@@ -67,7 +71,7 @@ async def _live(folder: Path) -> Life:
         await ledger.drained()
         path = copy_as_killed(ledger.path, folder / "template")
         last = ledger.conn.execute("select max(id) from transfers").fetchone()[0]
-    requests = {"void": void, "settled": settled, "overrun": overrun, "other": others[1], "open": running}
+    requests = {"refunded": refunded, "void": void, "settled": settled, "overrun": overrun, "other": others[1], "open": running}
     return Life(
         path,
         {
@@ -300,6 +304,40 @@ TAMPERINGS = [
         {"2b": [{"account_id": "{carol}"}], "4d": [{"reference": "{overrun_ref}"}]},
     ),
     Tampering(
+        "a refund of more than was paid, with balances to match",
+        move("refund", "3", "{bob}", "{refunded_ref}:3", 1),
+        {
+            "7b": [
+                {},
+                {},
+                {"transfer_id": "{next}", "wallet_id": "{bob}", "refunded_nanos": "{refunded_cost}", "paid_nanos": 10**8},
+            ]
+        },
+    ),
+    Tampering(
+        "a refund to somebody else, with balances to match",
+        move("refund", "3", "{bob}", "{settled_ref}:1", 1),
+        {"7b": [{"transfer_id": "{next}", "wallet_id": "{bob}"}]},
+    ),
+    Tampering(
+        "a refund that revenue did not pay, with balances to match",
+        move("refund", "2", "{alice}", "{settled_ref}:1", 1),
+        {"7b": [{"transfer_id": "{next}"}]},
+    ),
+    Tampering(
+        "a refund of an overrun that was never collected",
+        move("refund", "3", "{carol}", "{overrun_ref}:1", 300_000_001),
+        {"7b": [{"reference": "{overrun_ref}:1", "refunded_nanos": 300_000_001, "paid_nanos": 300_000_000}]},
+    ),
+    *(
+        Tampering(
+            f"a refund of no request ({reference})",
+            move("refund", "3", "{alice}", reference, 1),
+            {"7b": [{"transfer_id": "{next}", "reference": reference, "paid_nanos": None}]},
+        )
+        for reference in ("gift", "{unseen_ref}:1", "{void_ref}:1", "{settled_ref}:01", "{settled_ref_lower}:1", "{settled_ref}:")
+    ),
+    Tampering(
         "a transfer taken away, with balances to match",
         """update accounts set balance_nanos = balance_nanos + (case id when 1 then 1 else -1 end)
           * (select amount_nanos from transfers where reference = 'invoice 2') where id in (1, {alice});
@@ -324,7 +362,7 @@ TAMPERINGS = [
           from transfers where accounts.id in (credit_account, debit_account))""",
         {
             "2b": [{"account_id": "{carol}"}],
-            "4a": [{"request_id": "{settled}"}, {"request_id": "{overrun}"}, {}, {"request_id": "{other}"}, {}],
+            "4a": [{"request_id": "{settled}"}, {"request_id": "{overrun}"}, {}, {}, {"request_id": "{other}"}, {}],
             "5d": [{"checkpoint_transfer_id": "{middle}"}],
         },
     ),
@@ -363,6 +401,7 @@ def test_the_audit_names_what_was_tampered_with(
         **life.names,
         "settled_cost": usd("0.25"),
         "overrun_cost": usd("0.1"),
+        "refunded_cost": usd("0.1") + 1,
         "settled_ref_lower": life.names["settled_ref"].lower(),
     }
     with tampering(path) as conn:

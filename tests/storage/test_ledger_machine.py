@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gateway.book import BalanceHeld, BalanceTooLow, Hold
 from gateway.errors import HouseError, LedgerError
-from gateway.storage import wallets
+from gateway.storage import refunds, wallets
 from gateway.storage.audit import audit, store_checkpoint
 from gateway.storage.database import FILE_NAME, open_reader, open_writer
 from gateway.storage.ledger import LedgerWriter, Mismatch
@@ -278,6 +278,28 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             self.ledger.book.deposit(wallet, amount)
 
+    @precondition(lambda self: self.billed)
+    @rule(pick=picks, number=st.integers(1, 3), amount=amounts, all_of_it=st.booleans())
+    def operator_refunds(self, pick: int, number: int, amount: int, all_of_it: bool) -> None:
+        """What was paid is asked of the database, as the desk does; whether it is true, the audit and the sums below say."""
+        self.write()
+        request_id = sorted(self.billed)[pick % len(self.billed)]
+        conn, at_ms = self.ledger.conn, self.clock.at_ms()
+        (wallet,) = conn.execute("select wallet_id from holds where id = ?", (request_id,)).fetchone()
+        made = refunds.list_refunds(conn, request_id)
+        rest = refunds.paid_nanos(conn, request_id) - sum(refund.amount_nanos for refund in made)
+        assert rest >= 0
+        amount = rest if all_of_it else min(amount, rest)
+        if not amount or number in {refund.number for refund in made}:
+            return
+
+        def job(ledger: LedgerWriter) -> refunds.Refund:
+            return refunds.post_refund(ledger, request_id, wallet, number, amount, "", at_ms)
+
+        self._write(job)
+        self._on_twin(job)
+        self.ledger.book.deposit(wallet, amount)
+
     # ── trouble ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     @rule()
@@ -319,6 +341,11 @@ class LedgerMachine(RuleBasedStateMachine):
     def nobody_spends_what_is_not_there(self) -> None:
         for wallet in self.ledger.book.wallets() if self.wallets else ():
             assert wallet.balance_nanos >= wallet.held_nanos >= 0 and wallet.owed_nanos >= 0
+
+    @invariant()
+    def nobody_gets_back_more_than_they_paid(self) -> None:
+        for wallet in self.wallets if not self.pending else ():
+            assert wallets.spent_nanos(self.ledger.conn, wallet) >= 0
 
     @invariant()
     def the_books_balance(self) -> None:

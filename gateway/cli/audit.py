@@ -1,0 +1,65 @@
+"""`pagegrid audit`: what was done here, by whom. (Whether the books balance: `pagegrid ledger audit`.)"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from gateway.cli.context import Place, json_option, place_options, print_json, print_table, say, time_text, where_options
+from gateway.cli.desk_client import perform
+from gateway.desk.checks import parse_duration_ms
+
+
+@click.group()
+@where_options
+def audit() -> None:
+    """The log of all that was administered."""
+
+
+@audit.command("list")
+@place_options
+@click.option("--actor", help="Who did it: such as cli:root, or admin-key:3.")
+@click.option("--action", help="What was done: such as wallets.topup, or wallets for all that concerns wallets.")
+@click.option("--subject", help="About what: such as user:ada, or key:7.")
+@click.option("--since", help="A duration such as 90m, 12h or 7d, a day (2026-11-20, UTC), or a time (2026-11-20T08:00:00Z).")
+@click.option("--before", type=click.IntRange(min=1), help="Older entries than the one of this ID.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@json_option
+def list_(
+    place: Place,
+    actor: str | None,
+    action: str | None,
+    subject: str | None,
+    since: str | None,
+    before: int | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """What was done, newest first."""
+    if since is not None and re.fullmatch(r"[0-9]+[a-z]", since):
+        at_ms = time.time_ns() // 1_000_000 - parse_duration_ms(since, "since")
+        since = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat()
+    filters = {"actor": actor, "action": action, "subject": subject, "since": since}
+    found = perform(place, "audit.list", **filters, before=before, limit=limit)
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        [*(str(entry["id"]), time_text(entry["at_ms"]), entry["actor"], entry["action"], entry["subject"]), _change(entry)]
+        for entry in found["entries"]
+    ]
+    headers = ["ID", "TIME", "ACTOR", "ACTION", "SUBJECT", "CHANGE"]
+    print_table(headers, rows, empty="Nothing of this kind was done.", right=["ID"])
+    if found["next_before"] is not None:
+        say(f"There is more: add --before {found['next_before']}.")
+
+
+def _change(entry: dict[str, Any]) -> str:
+    """Such as {"frozen": false} → {"frozen": true}."""
+    states = (entry["before"], entry["after"])
+    return " → ".join(json.dumps(state, ensure_ascii=False) for state in states if state is not None)
