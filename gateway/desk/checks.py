@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gateway.errors import ClientError, LedgerError
-from gateway.money import BadAmount, format_usd, parse_deposit, parse_usd
+from gateway.money import NANOS_MAX, BadAmount, format_usd, parse_deposit, parse_usd
 from gateway.storage import users, wallets
 
 NAME_CHARS_MAX = 64
@@ -85,6 +85,8 @@ def parse_limit_usd(text: str, param: str) -> int:
         nanos = parse_usd(text)
     except BadAmount as error:
         raise refused(f"{param}: {error}", param) from None
+    if nanos > NANOS_MAX:
+        raise refused(f"{param}: write at most {format_usd(NANOS_MAX)} US dollars, or 0 for unlimited", param)
     return nanos
 
 

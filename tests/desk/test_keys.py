@@ -44,6 +44,7 @@ async def test_an_alias_is_kept_as_the_model_that_it_names(house: House) -> None
         ({"rpm": True}, "keys.create: rpm: Input should be a valid integer or: Input should be 'plan'"),
         ({"tokens_per_month": 10**12 + 1}, "tokens_per_month: write a whole number"),
         ({"spend_total": "-1"}, "spend_total: '-1' is not an amount"),
+        ({"spend_total": "999999999999"}, "spend_total: write at most 4611686018.427387904 US dollars"),
         ({"spend_total": "unlimited"}, "spend_total: 'unlimited' is not an amount"),
         ({"addresses": ["10.0.0.1/8"]}, "addresses: write addresses or CIDR ranges without bits beyond the prefix"),
         ({"addresses": ["here"]}, "addresses: write addresses or CIDR ranges"),
