@@ -23,7 +23,7 @@ from gateway.chores import start_chores
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
 from gateway.desk.desk import Desk
-from gateway.desk.ledger import ring_findings
+from gateway.desk.ledger import tell_findings
 from gateway.errors import HouseError
 from gateway.ids import IdSource
 from gateway.limits import RateLimits
@@ -206,7 +206,7 @@ def _open_ledger(path: Path, clock: Clock) -> tuple[sqlite3.Connection, int]:
             migrate.migrate(conn, path)
             boot_id = recovery.start_boot(conn, clock.at_ms(), VERSION)
             recovery.recover(conn, boot_id, clock.at_ms())
-            _audit_at_start(conn, path)
+            _audit_at_start(conn, path, clock.at_ms())
         except BaseException:
             conn.close()
             raise
@@ -219,10 +219,10 @@ def _open_ledger(path: Path, clock: Clock) -> tuple[sqlite3.Connection, int]:
     return conn, boot_id
 
 
-def _audit_at_start(conn: sqlite3.Connection, path: Path) -> None:
+def _audit_at_start(conn: sqlite3.Connection, path: Path, at_ms: int) -> None:
     """From the last checkpoint: start stays fast. A wallet whose books are broken is frozen; money is not guessed at."""
     with closing(database.open_reader(path)) as reader:
         report = audit.audit(reader, since_checkpoint=True)
-    ring_findings(report)
+    tell_findings(report, at_ms)
     for wallet_id in report.wallets:
         wallets.set_frozen(conn, wallet_id, True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.errors import ClientError
+from gateway.metrics import limit_hit
 
 MINUTE_MS = 60_000
 # A request that the upstream refused as malformed gives its place back (Claude Code repeats a 400 up to 8 times within a second
@@ -117,6 +118,7 @@ def _take(bucket: Bucket, now_ms: int, what: str) -> None:
     wait_ms = bucket.take(now_ms)
     if wait_ms:
         wait_s = -(-wait_ms // 1000)
+        limit_hit("rpm" if what == "requests" else "count_tokens")
         raise ClientError(
             "rate_limited",
             f"This key may make {bucket.per_minute} {what} per minute, and they are used up; the next is free in {wait_s} s. "

@@ -24,6 +24,7 @@ FLOORS: dict[str, int] = {
 # Rooms of one floor that may see each other, and why.
 NEIGHBOURS = {
     ("usage", "money"), ("ids", "clock"),
+    ("metrics", "usage"),  # tokens are counted by their classes
     ("access", "limits"),  # a plan says what its keys may do
     ("catalog", "pricing"),  # a model carries its list price
     ("estimates", "pricing"),  # what may be is priced as what was

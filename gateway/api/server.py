@@ -11,6 +11,7 @@ from aiohttp import web
 from gateway.api.account import get_credits, get_key, get_usage
 from gateway.api.frame import HOUSE, Handler, answer_json, framed
 from gateway.api.guard import SERVER_NAME, GuardedRunner
+from gateway.api.metrics import get_metrics
 from gateway.api.models import get_model, list_models
 from gateway.api.paths import Endpoint, endpoint_paths, is_api_path
 from gateway.api.sink import HttpSink
@@ -55,6 +56,7 @@ def build_app(house: House) -> web.Application:
         app.router.add_route("*", path, framed_handlers[endpoint])
     app.router.add_route("*", "/healthz", framed("GET", "healthz", _healthz))
     app.router.add_route("*", "/readyz", framed("GET", "readyz", _readyz))
+    app.router.add_route("*", "/metrics", framed("GET", "metrics", get_metrics))
     app.router.add_route("*", "/{path:.*}", functools.partial(_elsewhere, house))
     app.on_response_prepare.append(_finish_headers)
     return app
