@@ -2,6 +2,7 @@
 
 twice a second    how late the event loop is
 every second      each open stream looks at what no event would tell it
+every 5 seconds   whose balance fell below its threshold
 every minute      a hold that no running request owns is resolved as a crash's would be, and rings: it is our bug
 every hour        audit since the last checkpoint
 every day         the whole audit
@@ -20,6 +21,7 @@ from gateway.desk.desk import Desk
 from gateway.desk.ledger import run_audit
 from gateway.ids import render_id
 from gateway.metrics import alarm, loop_lag_ms
+from gateway.notices import LOOK_EVERY_S, Notifier
 from gateway.proxy.walk import Walk
 from gateway.storage import recovery
 from gateway.storage.ledger import LedgerWriter
@@ -31,7 +33,7 @@ MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 LAG_EVERY_S = 0.5
 
 
-def start_chores(walk: Walk, desk: Desk) -> list[asyncio.Task[None]]:
+def start_chores(walk: Walk, desk: Desk, notifier: Notifier) -> list[asyncio.Task[None]]:
     """The tasks; the house cancels and awaits them when it closes."""
 
     async def tick() -> None:
@@ -48,6 +50,7 @@ def start_chores(walk: Walk, desk: Desk) -> list[asyncio.Task[None]]:
 
     chores: tuple[tuple[float, Callable[[], Awaitable[None]]], ...] = (
         (1, tick),
+        (LOOK_EVERY_S, notifier.look),
         (MINUTE_S, watch),
         (HOUR_S, audit_recent),
         (DAY_S, audit_whole),

@@ -1,7 +1,7 @@
 """The house: every room built from the settings, wired, and closed again in the right order.
 
     lock ─ migrate ─ boot ─ recover ─ audit ─ writer ─ book, keys ─ upstreams ─ walk, desk        (opening)
-    running requests end ─ their settles are written ─ upstreams ─ writer ─ lock                  (closing)
+    running requests end ─ their settles are queued ─ notices ─ upstreams ─ writer ─ lock         (closing)
 
 Nothing here decides anything about a request or an account; it only knows who needs whom.
 """
@@ -29,6 +29,7 @@ from gateway.ids import IdSource
 from gateway.limits import RateLimits
 from gateway.metrics import alarm
 from gateway.money import ONE
+from gateway.notices import Notifier
 from gateway.proxy.walk import Door, Releases, Rules, Station, Walk
 from gateway.router import Deployment, Router
 from gateway.storage import audit, database, folder, keys, migrate, recovery, wallets
@@ -48,6 +49,7 @@ class House:
     desk: Desk
     writer: Writer
     reader: aiosqlite.Connection
+    notifier: Notifier
     closing: bool = False
 
     @property
@@ -81,7 +83,7 @@ async def open_house(settings: Settings, data_dir: Path, clock: Clock | None = N
         conn, boot_id = _open_ledger(path, clock)
         async with database.reading(path) as reader:
             house, transports = await _build(settings, data_dir, conn, reader, boot_id, clock)
-            chores = start_chores(house.walk, house.desk)
+            chores = start_chores(house.walk, house.desk, house.notifier)
             try:
                 yield house
             finally:
@@ -89,6 +91,7 @@ async def open_house(settings: Settings, data_dir: Path, clock: Clock | None = N
                     chore.cancel()
                 await asyncio.gather(*chores, return_exceptions=True)
                 await house.drain(settings.timeouts.shutdown_s)
+                await house.notifier.close()
                 for transport in transports:
                     await transport.close()
                 await house.writer.close()
@@ -103,6 +106,8 @@ async def _build(
     book = Book(releases.released)
     for wallet in wallets.load_wallets(conn):
         book.open_wallet(wallet)
+    notifier = Notifier(book, reader, clock, settings.notices, settings.webhook_secret)
+    await notifier.look()
     ring = KeyRing(keys.load_live_keys(conn, clock.at_ms()))
     ids = IdSource(recovery.highest_request_id(conn))
 
@@ -138,7 +143,7 @@ async def _build(
     path = data_dir / database.FILE_NAME
     switchboard = Switchboard(settings, walk.router, stations, clock)
     desk = Desk(path, writer, book, ring, settings.catalog, clock, settings.brand.key_prefix, switchboard)
-    return House(settings, data_dir, walk, desk, writer, reader), transports
+    return House(settings, data_dir, walk, desk, writer, reader, notifier), transports
 
 
 def _build_stations(settings: Settings) -> tuple[dict[str, Station], list[HttpTransport | DemoTransport]]:

@@ -18,7 +18,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(("access", "catalog", "pricing", "estimates", "limits", "health", "router", "book", "data"), 2),
     **dict.fromkeys(("storage", "upstreams"), 3),
     **dict.fromkeys(("proxy", "desk"), 4),
-    **dict.fromkeys(("config", "chores", "switchboard", "house"), 5),
+    **dict.fromkeys(("config", "chores", "notices", "switchboard", "house"), 5),
     **dict.fromkeys(("api", "cli", "__main__"), 6),
 }
 # Rooms of one floor that may see each other, and why.
@@ -33,6 +33,9 @@ NEIGHBOURS = {
     ("house", "config"),  # the hall is built from the settings
     ("switchboard", "config"),  # what is declared of each upstream
     ("house", "switchboard"),
+    ("house", "notices"),
+    ("chores", "notices"),  # looks whose balance fell
+    ("notices", "config"),  # from where on, and whom it tells
     ("house", "chores"),  # and starts what it does by itself
     ("cli", "api"),  # `serve` serves
     ("__main__", "cli"),

@@ -34,6 +34,7 @@ async def serving(house: House, host: str, port: int) -> AsyncIterator[int]:
         # Stop accepting first; then what runs may end.
         await site.stop()
         await house.drain(house.settings.timeouts.shutdown_s)
+        await house.notifier.look()
     finally:
         await runner.cleanup()
 

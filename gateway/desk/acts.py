@@ -24,7 +24,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from gateway.catalog import Catalog
-from gateway.desk import backup, keys, models, statements, upstreams, usage, users, wallets
+from gateway.desk import backup, keys, models, notices, statements, upstreams, usage, users, wallets
 from gateway.desk.desk import Desk
 from gateway.errors import ClientError, GatewayError
 from gateway.storage import database
@@ -43,6 +43,7 @@ WRITES: Mapping[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "users.create": users.create_user,
     "users.disable": users.disable_user,
     "users.enable": users.enable_user,
+    "users.set_low_balance": notices.set_low_balance,
     "wallets.topup": wallets.topup,
     "wallets.withdraw": wallets.withdraw,
     # Asks the book, and changes nothing.
