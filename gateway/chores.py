@@ -1,6 +1,8 @@
 """What the house does by itself, beside requests: watch streams, look for forgotten holds, prove the books.
 
+twice a second    how late the event loop is
 every second      each open stream looks at what no event would tell it
+every 5 seconds   whose balance fell below its threshold
 every minute      a hold that no running request owns is resolved as a crash's would be, and rings: it is our bug
 every hour        audit since the last checkpoint
 every day         the whole audit
@@ -11,13 +13,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from gateway.desk.desk import Desk
 from gateway.desk.ledger import run_audit
 from gateway.ids import render_id
-from gateway.metrics import alarm
+from gateway.metrics import alarm, loop_lag_ms
+from gateway.notices import LOOK_EVERY_S, Notifier
 from gateway.proxy.walk import Walk
 from gateway.storage import recovery
 from gateway.storage.ledger import LedgerWriter
@@ -26,9 +30,10 @@ from gateway.storage.rows import ResolutionRow
 logger = logging.getLogger(__name__)
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
+LAG_EVERY_S = 0.5
 
 
-def start_chores(walk: Walk, desk: Desk) -> list[asyncio.Task[None]]:
+def start_chores(walk: Walk, desk: Desk, notifier: Notifier) -> list[asyncio.Task[None]]:
     """The tasks; the house cancels and awaits them when it closes."""
 
     async def tick() -> None:
@@ -45,11 +50,20 @@ def start_chores(walk: Walk, desk: Desk) -> list[asyncio.Task[None]]:
 
     chores: tuple[tuple[float, Callable[[], Awaitable[None]]], ...] = (
         (1, tick),
+        (LOOK_EVERY_S, notifier.look),
         (MINUTE_S, watch),
         (HOUR_S, audit_recent),
         (DAY_S, audit_whole),
     )
-    return [asyncio.create_task(_every(seconds, chore)) for seconds, chore in chores]
+    return [asyncio.create_task(_every(seconds, chore)) for seconds, chore in chores] + [asyncio.create_task(measure_loop_lag())]
+
+
+async def measure_loop_lag() -> None:
+    """How much later than asked for the loop gets here: what any request would have waited."""
+    while True:
+        asked_ns = time.monotonic_ns()
+        await asyncio.sleep(LAG_EVERY_S)
+        loop_lag_ms.observe(max(0, time.monotonic_ns() - asked_ns - int(LAG_EVERY_S * 10**9)) // 10**6)
 
 
 def watch_streams(walk: Walk) -> None:

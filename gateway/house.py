@@ -1,7 +1,7 @@
 """The house: every room built from the settings, wired, and closed again in the right order.
 
     lock ─ migrate ─ boot ─ recover ─ audit ─ writer ─ book, keys ─ upstreams ─ walk, desk        (opening)
-    running requests end ─ their settles are written ─ upstreams ─ writer ─ lock                  (closing)
+    running requests end ─ their settles are queued ─ notices ─ upstreams ─ writer ─ lock         (closing)
 
 Nothing here decides anything about a request or an account; it only knows who needs whom.
 """
@@ -26,12 +26,13 @@ from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
 from gateway.desk.desk import Desk
 from gateway.desk.history import read_history
-from gateway.desk.ledger import ring_findings
+from gateway.desk.ledger import tell_findings
 from gateway.errors import HouseError
 from gateway.ids import IdSource
 from gateway.limits import Limits
 from gateway.metrics import alarm
 from gateway.money import ONE
+from gateway.notices import Notifier
 from gateway.proxy.walk import Door, Releases, Rules, Station, Walk
 from gateway.router import Deployment, Router
 from gateway.storage import admin_keys, audit, database, folder, keys, migrate, recovery, wallets
@@ -56,6 +57,7 @@ class House:
     writer: Writer
     reader: aiosqlite.Connection
     transports: Transports
+    notifier: Notifier
     closing: bool = False
 
     @property
@@ -89,7 +91,7 @@ async def open_house(settings: Settings, data_dir: Path, clock: Clock | None = N
         conn, boot_id = _open_ledger(path, clock)
         async with database.reading(path) as reader:
             house = await _build(settings, data_dir, conn, reader, boot_id, clock)
-            chores = start_chores(house.walk, house.desk)
+            chores = start_chores(house.walk, house.desk, house.notifier)
             try:
                 yield house
             finally:
@@ -97,6 +99,7 @@ async def open_house(settings: Settings, data_dir: Path, clock: Clock | None = N
                     chore.cancel()
                 await asyncio.gather(*chores, return_exceptions=True)
                 await house.drain(settings.timeouts.shutdown_s)
+                await house.notifier.close()
                 for transport in house.transports.values():
                     await transport.close()
                 await house.writer.close()
@@ -118,6 +121,8 @@ async def _build(
     limited = {key.root_id for key in ring if key.terms.need_history}
     for history in read_history(conn, limited, booted_above_id, clock.at_ms()):
         limits.load(*history)
+    notifier = Notifier(book, reader, clock, settings.notices, settings.webhook_secret)
+    await notifier.look()
 
     def freeze(wallet_id: int) -> None:
         book.freeze(wallet_id)
@@ -165,7 +170,7 @@ async def _build(
         admins=AdminRing(admin_keys.load_live_admin_keys(conn)),
         booted_above_id=booted_above_id,
     )
-    return House(settings, data_dir, walk, desk, writer, reader, transports)
+    return House(settings, data_dir, walk, desk, writer, reader, transports, notifier)
 
 
 def build_stations(settings: Settings, transports: Transports) -> dict[str, Station]:
@@ -244,7 +249,7 @@ def _open_ledger(path: Path, clock: Clock) -> tuple[sqlite3.Connection, int]:
             migrate.migrate(conn, path)
             boot_id = recovery.start_boot(conn, clock.at_ms(), VERSION)
             recovery.recover(conn, boot_id, clock.at_ms())
-            _audit_at_start(conn, path)
+            _audit_at_start(conn, path, clock.at_ms())
         except BaseException:
             conn.close()
             raise
@@ -257,10 +262,10 @@ def _open_ledger(path: Path, clock: Clock) -> tuple[sqlite3.Connection, int]:
     return conn, boot_id
 
 
-def _audit_at_start(conn: sqlite3.Connection, path: Path) -> None:
+def _audit_at_start(conn: sqlite3.Connection, path: Path, at_ms: int) -> None:
     """From the last checkpoint: start stays fast. A wallet whose books are broken is frozen; money is not guessed at."""
     with closing(database.open_reader(path)) as reader:
         report = audit.audit(reader, since_checkpoint=True)
-    ring_findings(report)
+    tell_findings(report, at_ms)
     for wallet_id in report.wallets:
         wallets.set_frozen(conn, wallet_id, True)

@@ -79,6 +79,7 @@ def _apply(house: House, settings: Settings) -> None:
     walk.keys.set_plans(settings.plans)
     desk.plans = settings.plans
     desk.key_prefix = settings.brand.key_prefix
+    house.notifier.configure(settings.notices, settings.webhook_secret)
     desk.upstreams = Switchboard(settings, walk.router, walk.stations, walk.clock)
 
 

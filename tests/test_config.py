@@ -289,6 +289,46 @@ def test_a_secret_file_beside_the_config_is_read_and_its_mode_is_judged(tmp_path
     )
 
 
+FILES = {"metrics_token": ("server", "metrics_token_file"), "webhook_secret": ("notices", "webhook_secret_file")}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_other_secrets_stand_in_files_too(tmp_path: Path, name: str) -> None:
+    section, option = FILES[name]
+    config, secret = tmp_path / "pagegrid.toml", tmp_path / "its.secret"
+    text = f'[{section}]\n{option} = "its.secret"\n{MAIN}'
+    config.write_text(text)
+    with pytest.raises(ConfigError, match=rf":2: option {section}\.{option}: the file cannot be read: No such file"):
+        load(config, ENVIRONMENT)
+    # Administration opens a house too, and needs none of it.
+    assert getattr(load(config, ENVIRONMENT, secrets="unneeded"), name).get_secret_value() == ""
+    for content, message in (
+        ("\n", "the secret is empty"),
+        ("two\nlines", "one line"),
+        ("with blanks", "visible ASCII"),
+        ("x" * 20_000, "at most"),
+    ):
+        secret.write_text(content)
+        with pytest.raises(ConfigError, match=message) as caught:
+            load(config, ENVIRONMENT)
+        assert content.strip() == "" or content not in str(caught.value)
+    secret.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not the path of a text file"):
+        load(config, ENVIRONMENT)
+    secret.write_text(SECRET + "\n")
+    secret.chmod(0o600)
+    settings = load(config, ENVIRONMENT)
+    assert getattr(settings, name).get_secret_value() == SECRET and SECRET not in repr(settings)
+    assert settings.warnings == ()
+    secret.chmod(0o604)
+    assert load(config, ENVIRONMENT).warnings == (
+        f"{section}.{option}: every user of this machine can read that file; chmod 600 it.",
+    )
+    elsewhere = parse(text.replace("its.secret", str(secret)), "/nowhere/pagegrid.toml", ENVIRONMENT)
+    assert getattr(elsewhere, name).get_secret_value() == SECRET
+    assert getattr(read(MAIN), name).get_secret_value() == ""
+
+
 def test_a_config_with_a_secret_in_it_is_not_for_everybody(tmp_path: Path) -> None:
     config = tmp_path / "pagegrid.toml"
     config.write_text(f'[[upstreams]]\nname = "main"\nkind = "anthropic"\napi_key = "{SECRET}"\n')

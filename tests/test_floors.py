@@ -18,12 +18,13 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(("access", "admins", "catalog", "pricing", "estimates", "limits", "health", "router", "book", "data"), 2),
     **dict.fromkeys(("storage", "upstreams"), 3),
     **dict.fromkeys(("proxy", "desk"), 4),
-    **dict.fromkeys(("config", "chores", "switchboard", "house", "reload"), 5),
+    **dict.fromkeys(("config", "chores", "notices", "switchboard", "house", "reload"), 5),
     **dict.fromkeys(("api", "cli", "__main__"), 6),
 }
 # Rooms of one floor that may see each other, and why.
 NEIGHBOURS = {
     ("usage", "money"), ("ids", "clock"),
+    ("metrics", "usage"),  # tokens are counted by their classes
     ("access", "limits"),  # a plan says what its keys may do
     ("admins", "access"),  # a kind of key
     ("catalog", "pricing"),  # a model carries its list price
@@ -34,6 +35,9 @@ NEIGHBOURS = {
     ("switchboard", "config"),  # what is declared of each upstream
     ("house", "switchboard"),
     ("reload", "config"), ("reload", "house"), ("reload", "switchboard"),  # what the house was built from, built anew
+    ("house", "notices"),
+    ("chores", "notices"),  # looks whose balance fell
+    ("notices", "config"),  # from where on, and whom it tells
     ("house", "chores"),  # and starts what it does by itself
     ("cli", "api"),  # `serve` serves
     ("__main__", "cli"),

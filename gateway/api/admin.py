@@ -52,6 +52,7 @@ OFFERED: Mapping[str, tuple[str, str]] = {
     "users.disable": ("POST", "Shut a user out: no key of theirs lets a new request in."),
     "users.enable": ("POST", "Let a user in again: keys that were not revoked work again."),
     "users.set_plan": ("POST", "Put a user on a plan: it says what their keys do not say themselves."),
+    "users.set_low_balance": ("POST", 'From which balance on a user is told of: US dollars, "default" or "off".'),
     "users.import": ("POST", "Make many users, with top-ups and keys, from the text of a CSV file; all of it or nothing."),
     "wallets.show": ("GET", "What is in a wallet, and its latest transfers, newest first."),
     "wallets.topup": ("POST", "Put US dollars in (`amount` is a text). A `reference` repeated moves nothing again."),

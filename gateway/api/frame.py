@@ -15,6 +15,7 @@ from ipaddress import ip_address
 import orjson
 from aiohttp import web
 
+from gateway import metrics
 from gateway.api import log
 from gateway.api.guard import GuardedProtocol, read_body
 from gateway.api.sink import HttpSink
@@ -84,6 +85,7 @@ def framed(
         assert response is not None
         total_ms = walk.clock.now_ms() - inbound.received_ms
         log.log_request(inbound.text_id, request.method, endpoint, response.status, total_ms, inbound.record)
+        metrics.answered(endpoint, response.status, inbound.record.error, inbound.record.stream, total_ms)
         return response
 
     return handle

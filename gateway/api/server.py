@@ -12,6 +12,7 @@ from gateway.api.account import get_credits, get_key, get_usage
 from gateway.api.admin import admin_api
 from gateway.api.frame import HOUSE, Handler, answer_json, framed
 from gateway.api.guard import SERVER_NAME, GuardedRunner
+from gateway.api.metrics import get_metrics
 from gateway.api.models import get_model, list_models
 from gateway.api.paths import Endpoint, endpoint_paths, is_api_path
 from gateway.api.sink import HttpSink
@@ -34,6 +35,7 @@ async def serving(house: House, host: str, port: int) -> AsyncIterator[int]:
         # Stop accepting first; then what runs may end.
         await site.stop()
         await house.drain(house.settings.timeouts.shutdown_s)
+        await house.notifier.look()
     finally:
         await runner.cleanup()
 
@@ -56,6 +58,7 @@ def build_app(house: House) -> web.Application:
         app.router.add_route("*", path, framed_handlers[endpoint])
     app.router.add_route("*", "/healthz", framed("GET", "healthz", _healthz))
     app.router.add_route("*", "/readyz", framed("GET", "readyz", _readyz))
+    app.router.add_route("*", "/metrics", framed("GET", "metrics", get_metrics))
     elsewhere = functools.partial(_elsewhere, house)
     administration = admin_api(elsewhere)
     for path in ("/admin/api", "/admin/api/{act:.*}"):

@@ -159,6 +159,26 @@ def _csv_line(*cells: str) -> str:
     return ",".join('"' + text.replace('"', '""') + '"' for text in texts)
 
 
+# "-5" is an amount, to be refused in its own words.
+@users.command("low-balance", context_settings={"ignore_unknown_options": True}, short_help="From which balance on you are told.")
+@place_options
+@click.argument("user")
+@click.argument("amount", metavar="AMOUNT|default|off")
+@json_option
+def low_balance(place: Place, user: str, amount: str, as_json: bool) -> None:
+    """Be told, in the log and by webhook, when USER's balance falls below AMOUNT US dollars (such as 5 or 0.50).
+
+    "default" is what the configuration says in [notices], "off" is never.
+    """
+    result = perform(place, "users.set_low_balance", user=user, amount=amount)
+    if as_json:
+        print_json(result)
+        return
+    nanos = result["low_balance_nanos"]
+    where = "as the configuration says" if nanos is None else f"below {usd(result['low_balance_usd'])}" if nanos else "never"
+    say(f"A low balance of {result['name']} is told: {where}.")
+
+
 def _tell(result: dict[str, object], state: str, as_json: bool) -> None:
     if as_json:
         print_json(result)

@@ -20,12 +20,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from gateway.catalog import Catalog, load_builtin
 from gateway.config.errors import ConfigError, Findings, Problem, kind_of, syntax_error
 from gateway.config.models import Route, Routes, build_models, default_routes
 from gateway.config.plans import PLANS_WITHOUT_FILE, Plans, build_plans
+from gateway.config.secrets import NO_SECRET, Secrets, secret_of_file
 from gateway.config.sections import (
     LISTS,
     NAMED,
@@ -43,7 +44,7 @@ from gateway.config.sections import (
     Usage,
     validation_context,
 )
-from gateway.config.upstreams import Secrets, Upstream, build_upstreams, is_loopback
+from gateway.config.upstreams import Upstream, build_upstreams, is_loopback
 
 __all__ = [
     "Billing",
@@ -72,7 +73,8 @@ class Settings:
     """Everything that is declared. `catalog` holds the models that are served: each has at least one route in `routes`, but the
     virtual ones, which go where their members go.
 
-    `folder` is where relative paths start: that of the file, or the working directory without one.
+    `folder` is where relative paths start: that of the file, or the working directory without one. `metrics_token` and
+    `webhook_secret` are what stands in the files that are named for them, empty without.
     """
 
     server: Server
@@ -87,6 +89,8 @@ class Settings:
     catalog: Catalog
     routes: Routes
     folder: Path
+    metrics_token: SecretStr = NO_SECRET
+    webhook_secret: SecretStr = NO_SECRET
     file_warnings: tuple[str, ...] = ()
 
     @property
@@ -191,7 +195,15 @@ def parse(text: str, origin: str, environ: Mapping[str, str], secrets: Secrets =
     if not data.get("upstreams"):
         findings.add(("upstreams",), 'at least one is needed: [[upstreams]] with name, kind = "anthropic" and api_key_env')
     _check_single(data, "upstreams", "name", "another upstream has this name", findings)
-    upstreams, warnings = build_upstreams(accounts, findings, Path(origin).parent, environ, secrets)
+    folder = Path(origin).parent
+    upstreams, warnings = build_upstreams(accounts, findings, folder, environ, secrets)
+    metrics_token, webhook_secret = (
+        secret_of_file(written, option, findings, folder, secrets, warnings)
+        for written, option in (
+            (server.metrics_token_file, ("server", "metrics_token_file")),
+            (notices.webhook_secret_file, ("notices", "webhook_secret_file")),
+        )
+    )
 
     entries = _entries(data, "models", ModelOptions, findings, context)
     _check_single(data, "models", "id", "another [[models]] has this id", findings)
@@ -210,7 +222,9 @@ def parse(text: str, origin: str, environ: Mapping[str, str], secrets: Secrets =
         upstreams=upstreams,
         catalog=catalog,
         routes=routes,
-        folder=Path(origin).parent,
+        folder=folder,
+        metrics_token=metrics_token,
+        webhook_secret=webhook_secret,
         file_warnings=(*warnings, *more),
     )
 

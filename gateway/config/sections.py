@@ -60,6 +60,13 @@ def _url_or_empty(text: str) -> str:
     return _url(text) if text else text
 
 
+def _webhook(text: str) -> str:
+    """As it is written: to its receiver a slash at the end may matter."""
+    if text:
+        _url(text)
+    return text
+
+
 def _mount(text: str) -> str:
     if not _MOUNT.fullmatch(text):
         raise ValueError('expected "" or a path that starts with a slash and does not end with one, such as "/api"')
@@ -284,7 +291,7 @@ class Usage(Options):
 
 class Notices(Options):
     low_balance_nanos: Annotated[int, PlainValidator(_usd)] = Field(default=parse_usd("1.00"), alias="low_balance")
-    webhook_url: Annotated[str, AfterValidator(_url_or_empty)] = ""
+    webhook_url: Annotated[str, AfterValidator(_webhook)] = ""
     webhook_secret_file: Annotated[str, AfterValidator(_path)] = ""
 
 

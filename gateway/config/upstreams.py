@@ -1,40 +1,28 @@
 """The upstreams of a configuration: entries that are each in order, made into accounts with an address and a secret.
 
-Reads the environment and the files that hold secrets, where they are needed. No secret enters a message, and neither does what
-may be one: an environment variable is named only if it looks like one, a file that cannot be read is not named at all.
+Reads the environment and the files that hold secrets (`secrets.py`), where they are needed. No secret enters a message, and
+neither does what may be one: an environment variable is named only if it looks like one.
 """
 
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from gateway.config.errors import Findings
+from gateway.config.secrets import NO_SECRET, Secrets, check_secret, read_secret_file
 from gateway.config.sections import Kind, UpstreamOptions
 from gateway.money import ONE, Factor
-
-# What becomes of secrets that stand outside the file:
-#     needed      a server asks its upstreams with them: one that is missing is an error
-#     checked     somebody only looks: a variable may be set for the server alone, so that is a warning
-#     unneeded    administration asks no upstream: neither the environment nor a file is read
-Secrets = Literal["needed", "checked", "unneeded"]
 
 ANTHROPIC_URL = "https://api.anthropic.com"
 
 SECRET_OPTIONS = ("api_key_env", "api_key_file", "api_key")
-
-# Providers' keys are under 200 characters, cloud tokens reach some thousands; what is longer is some other file.
-SECRET_CHARS_MAX = 16_384
-
-NO_SECRET = SecretStr("")
 
 _USUAL_ENVIRONMENT_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}", re.ASCII)
 
@@ -137,19 +125,11 @@ def _secret(
     if options.api_key_env is not None:
         text = _from_environment(options.api_key_env, option, findings, environ, secrets, warnings)
     elif options.api_key_file is not None:
-        text = _from_file(folder / options.api_key_file, option, findings, warnings)
+        text = read_secret_file(folder / options.api_key_file, option, findings, warnings)
     else:
         assert options.api_key is not None
         text = options.api_key.get_secret_value()
-    if text is None:
-        return NO_SECRET
-    text = text.strip()
-    if not text:
-        findings.add(option, "the secret is empty")
-    elif len(text) > SECRET_CHARS_MAX or not re.fullmatch(r"[!-~]+", text):
-        # It becomes a header: anything else could end that header and start another.
-        findings.add(option, f"the secret must be one line of at most {SECRET_CHARS_MAX} visible ASCII characters")
-    return SecretStr(text)
+    return NO_SECRET if text is None else check_secret(text, option, findings)
 
 
 def _from_environment(
@@ -172,18 +152,3 @@ def _from_environment(
     else:
         findings.add(option, f"{told} is not set")
     return None
-
-
-def _from_file(path: Path, option: tuple[str | int, ...], findings: Findings, warnings: list[str]) -> str | None:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.stat().st_mode & stat.S_IROTH:
-            warnings.append(f"{findings.name(option)}: every user of this machine can read that file; chmod 600 it.")
-    except OSError as error:
-        findings.add(option, f"the file cannot be read: {error.strerror}; a relative path starts beside the config file")
-        return None
-    except ValueError:
-        # Not UTF-8, or a path with a NUL in it.
-        findings.add(option, "that is not the path of a text file")
-        return None
-    return text

@@ -32,6 +32,7 @@ from gateway.desk import (
     configuration,
     keys,
     models,
+    notices,
     refunds,
     statements,
     upstreams,
@@ -60,6 +61,7 @@ WRITES: Mapping[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "users.enable": users.enable_user,
     "users.set_plan": users.set_plan,
     "users.import": users_import.import_users,
+    "users.set_low_balance": notices.set_low_balance,
     "wallets.topup": wallets.topup,
     "wallets.withdraw": wallets.withdraw,
     # Asks the book, and changes nothing.

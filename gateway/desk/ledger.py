@@ -8,7 +8,7 @@ import time
 from contextlib import closing
 
 from gateway.desk.desk import Desk
-from gateway.metrics import alarm
+from gateway.metrics import alarm, audited
 from gateway.storage import audit, database, wallets
 from gateway.storage.ledger import LedgerWriter
 
@@ -27,7 +27,7 @@ async def run_audit(desk: Desk, *, since_checkpoint: bool = False) -> audit.Repo
     if report.clean:
         at_ms = desk.clock.at_ms()
         await desk.writer.run(lambda ledger: audit.store_checkpoint(ledger.conn, report, at_ms))
-    ring_findings(report)
+    tell_findings(report, desk.clock.at_ms())
     for wallet_id in report.wallets & {wallet.id for wallet in desk.book.wallets()}:
         desk.book.freeze(wallet_id)
         await desk.writer.run(functools.partial(_freeze, wallet_id))
@@ -38,7 +38,9 @@ def _freeze(wallet_id: int, ledger: LedgerWriter) -> None:
     wallets.set_frozen(ledger.conn, wallet_id, True)
 
 
-def ring_findings(report: audit.Report) -> None:
+def tell_findings(report: audit.Report, at_ms: int) -> None:
+    """To the metrics; and ring for each."""
+    audited(not report.since_transfer_id, at_ms, len(report.findings))
     for finding in report.findings:
         alarm(
             "audit",

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from gateway import metrics
 from gateway.errors import UpstreamError
 from gateway.proxy.attempts import Asker, ask_in_order
 from gateway.proxy.ports import Incoming
@@ -149,6 +150,7 @@ async def _attempt(walk: Walk, running: Running, deployment: Deployment, number:
         raise
     finally:
         duration_ms = walk.clock.now_ms() - started_ms
+        metrics.attempted(deployment.upstream, reason, running.call.stream, duration_ms)
         running.attempts.append(
             AttemptRow(
                 *(number, deployment.upstream, deployment.model, status, reason, started_at_ms, duration_ms),

@@ -157,6 +157,7 @@ async def _open_silent_stream(walk: Walk, running: Running, sink: Sink) -> None:
     except HouseError:
         return  # the relay will find the same, and say so
     running.opened = True
+    running.inbound.record.first_byte_ms = walk.clock.now_ms() - running.inbound.received_ms
     await sink.start(200, STREAM_HEADERS)
     await sink.write(PING)
 

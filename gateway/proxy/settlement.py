@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gateway import metrics
 from gateway.health import Failure
-from gateway.metrics import alarm, counters
+from gateway.metrics import alarm
 from gateway.money import format_usd
 from gateway.pricing import cost_nanos
 from gateway.proxy.walk import USAGE_MISSING, Outcome, Running, Walk
@@ -53,7 +54,7 @@ def resolve(walk: Walk, running: Running, outcome: Outcome) -> None:
     request_id = running.request_id
     walk.settling[request_id] = written
     written.add_done_callback(lambda _: walk.settling.pop(request_id, None))
-    counters["requests_settled" if served else "requests_void"] += 1
+    _count(running, outcome, served)
     if resolution.overrun_nanos:
         owed = format_usd(resolution.overrun_nanos)
         alarm("overrun", f"the wallet of {running.key.user_name} could not pay ${owed} of {running.inbound.text_id}")
@@ -106,4 +107,15 @@ def _detail(running: Running, status: int, now_ms: int) -> DetailRow:
         admitted_ms=running.admitted_ms,
         first_byte_ms=inbound.record.first_byte_ms,
         total_ms=now_ms - inbound.received_ms,
+    )
+
+
+def _count(running: Running, outcome: Outcome, served: Served | None) -> None:
+    metrics.first_byte(running.model.id, running.call.stream, running.inbound.record.first_byte_ms)
+    if served is None:
+        metrics.voided(outcome.reason)
+        return
+    cost = running.attempts[-1].cost_nanos
+    metrics.settled(
+        *(running.model.id, served.upstream, outcome.source, outcome.reason, served.usage, served.cost_nanos), cost_nanos=cost
     )

@@ -15,6 +15,7 @@ import aiosqlite
 from gateway.errors import HouseError
 
 FILE_NAME = "pagegrid.db"
+SQLITE_VERSION = sqlite3.sqlite_version
 
 
 def open_writer(path: Path) -> sqlite3.Connection:

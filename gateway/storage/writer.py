@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from gateway import metrics
 from gateway.clock import Clock
 from gateway.errors import HouseError
 from gateway.metrics import alarm, counters
@@ -125,11 +126,21 @@ class Writer:
     @property
     def accepting(self) -> bool:
         """False while commits fail or none came back for 5 s: nothing new may be admitted then."""
-        return self._trouble is None and not (self._pending and self._clock.now_ms() - self._moved_ms > STALLED_MS)
+        return self._trouble is None and self.lag_ms <= STALLED_MS
 
     @property
     def idle(self) -> bool:
         return self._pending == 0
+
+    @property
+    def pending(self) -> int:
+        """Rows and jobs that were queued and not yet reported back."""
+        return self._pending
+
+    @property
+    def lag_ms(self) -> int:
+        """For how long nothing came back although something is queued."""
+        return self._clock.now_ms() - self._moved_ms if self._pending else 0
 
     async def close(self, *, limit_s: float = 10.0) -> None:
         """Write what is queued and stop. What still fails after `limit_s` is given up with an alarm (recovery will void it)."""
@@ -223,18 +234,19 @@ class Writer:
                     self._write([job])
             return
         self._rows_since_checkpoint += len(jobs)
-        counters["writer_batches"] += 1
-        counters["writer_rows"] += len(jobs)
+        metrics.writer_batch_rows.observe(len(jobs))
         self._report([(job.done, None, None) for job in jobs if job.done is not None], len(jobs))
 
     def _commit(self, jobs: Sequence[_Hot]) -> None:
         """One transaction; repeated for as long as the machine is in trouble. Raises what is our own bug, or at shutdown."""
         tries = 0
         while True:
+            begun_ns = time.perf_counter_ns()
             try:
                 self._begin()
                 self._ledger.write([job.row for job in jobs])
                 self._conn.execute("commit")
+                metrics.writer_commit_us.observe((time.perf_counter_ns() - begun_ns) // 1000)
             except BaseException as error:
                 self._roll_back()
                 if not is_machine_trouble(error):

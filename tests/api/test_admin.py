@@ -96,6 +96,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("users.disable", {"user": "ada"}),
     ("users.enable", {"user": "ada"}),
     ("users.set_plan", {"user": "ada", "plan": "default"}),
+    ("users.set_low_balance", {"user": "ada", "amount": "0.50"}),
     ("users.import", {"csv": "name,key_name\nzoe,laptop\n", "dry_run": True}),
     ("wallets.topup", {"user": "ada", "amount": "25.50", "reference": "invoice 1", "note": "by transfer"}),
     ("wallets.plan_withdrawal", {"user": "ada", "amount": "5", "reference": "back"}),
@@ -153,7 +154,7 @@ async def test_every_act_is_done(tmp_path: Path) -> None:
         assert len(done["wallets.show"]["lines"]) == 1 and len(done["ledger.show"]["lines"]) == 2
         assert (done["keys.create"]["rpm"], done["keys.rotate"]["rotated_from"]) == (5, 2)
         assert done["usage.get"]["user"] == "bob" and done["ledger.audit"]["clean"]
-        assert [entry["action"] for entry in done["audit.list"]["entries"]] == ["users.enable", "users.disable"]
+        assert [entry["action"] for entry in done["audit.list"]["entries"]] == ["users.set_low_balance", "users.enable"]
         rows = audit_rows(admin.gateway.house.database)
         assert {row["actor"] for row in rows if row["action"] != "admin_keys.create"} == {"admin-key:1 deploy"}
         # The last act ended the key that asked for it.

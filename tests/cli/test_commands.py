@@ -68,6 +68,15 @@ def test_a_user_from_first_to_last(shell: Shell) -> None:
     assert shell.json("users", "list")[0]["disabled"] is False
 
 
+def test_the_threshold_of_a_low_balance(shell: Shell) -> None:
+    shell.ok("users", "create", "ada")
+    for amount, told in (("2.5", "below $2.50"), ("off", "never"), ("0", "never"), ("default", "as the configuration says")):
+        assert shell.run("users", "low-balance", "ada", amount).stderr == f"A low balance of ada is told: {told}.\n"
+    assert shell.json("users", "low-balance", "ada", "0.25")["low_balance_nanos"] == 250_000_000
+    assert "write US dollars as plain digits" in shell.refused("users", "low-balance", "ada", "-5")
+    assert "did you mean ada" in shell.refused("users", "low-balance", "adda", "5")
+
+
 def test_a_secret_is_printed_once(shell: Shell) -> None:
     shell.ok("users", "create", "ada")
     result = shell.run("keys", "create", "ada", "--name", "laptop", "--models", "claude-sonnet-5-5,claude-opus-5-5")

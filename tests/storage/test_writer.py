@@ -15,7 +15,7 @@ import pytest
 
 from gateway.book import Resolution
 from gateway.errors import HouseError, LedgerError
-from gateway.metrics import counters
+from gateway.metrics import counters, writer_batch_rows
 from gateway.storage import wallets, writer
 from gateway.storage.database import open_reader
 from gateway.storage.ledger import LedgerWriter
@@ -50,12 +50,12 @@ async def until(true: Callable[[], bool]) -> None:
 async def test_one_commit_acknowledges_all_that_was_queued(tmp_path: Path, clock: FakeClock) -> None:
     async with open_ledger(tmp_path, clock) as ledger:
         alice = await ledger.make_wallet("alice", usd("100"))
-        before = counters["writer_batches"]
+        before = sum(writer_batch_rows.counts)
         async with ledger.writer_held_back():
             settles = [ledger.settle(ledger.admit(alice, usd("0.1")), usd("0.05")) for _ in range(200)]
             assert not any(settle.done() for settle in settles)
         await asyncio.gather(*settles)
-        assert counters["writer_batches"] == before + 1
+        assert sum(writer_batch_rows.counts) == before + 1
         assert read_wallets(ledger.conn)[alice][0] == usd("90")
         assert_books_balance(ledger.path, ledger.book)
 
