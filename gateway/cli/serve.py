@@ -15,6 +15,7 @@ import uvloop
 from gateway.api import log
 from gateway.api.door import serve_door
 from gateway.api.server import serving
+from gateway.api.tls import Tls, find_files
 from gateway.cli.context import Place, place_options
 from gateway.config import Settings
 from gateway.desk.first_start import Credentials, first_start, has_users, reverse_demo_credit
@@ -49,6 +50,9 @@ def serve(place: Place, host: str | None, port: int | None) -> None:
 
 
 async def _serve(settings: Settings, data_dir: Path) -> None:
+    tls_files = find_files(settings)
+    # Before anything is opened: what is wrong with a file costs nothing then.
+    tls = Tls(tls_files) if tls_files else None
     demo = settings.demo_only
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -58,12 +62,15 @@ async def _serve(settings: Settings, data_dir: Path) -> None:
         house = await _open_when_free(stack, settings, data_dir)
         reversed_nanos = 0 if demo else await reverse_demo_credit(house.desk)
         try:
-            async with serving(house, settings.server.host, settings.server.port) as port:
+            async with serving(house, settings.server.host, settings.server.port, tls) as port:
                 # The port first: a key that was made for a start that fails would never be shown. The door last: a user that
                 # is made in between would pass for an earlier start's.
                 credentials = await first_start(house.desk, settings.billing.demo_credit_nanos) if demo else None
                 await stack.enter_async_context(serve_door(house.desk, data_dir))
-                _greet(settings, f"http://{_shown_host(settings.server.host)}:{port}", credentials, reversed_nanos)
+                for warning in (*settings.warnings, *(tls.warnings if tls else ())):
+                    click.echo(f"Warning: {warning}", err=True)
+                local_url = f"{'https' if tls else 'http'}://{_shown_host(settings.server.host)}:{port}"
+                _greet(settings, local_url, credentials, reversed_nanos)
                 if not await has_users(house.desk):
                     click.echo(_NO_USERS, err=True)
                 await stop.wait()
@@ -97,8 +104,6 @@ _NO_USERS = """There are no users yet. Make one, with a wallet and a key:
 
 def _greet(settings: Settings, local_url: str, credentials: Credentials | None, reversed_nanos: int) -> None:
     url = settings.server.public_url or local_url
-    for warning in settings.warnings:
-        click.echo(f"Warning: {warning}", err=True)
     if reversed_nanos:
         click.echo(
             f"What was left of the demo credit (${format_usd(reversed_nanos)}) was taken back, now that a real upstream is "
