@@ -119,7 +119,7 @@ async def _build(
 
     freezing: set[asyncio.Future[None]] = set()
     writer = Writer(conn, boot_id, clock, on_refused=freeze)
-    stations, transports = _build_stations(settings)
+    stations, transports = build_stations(settings)
     rules = _rules(settings)
     walk = Walk(
         rules=rules,
@@ -141,7 +141,7 @@ async def _build(
     return House(settings, data_dir, walk, desk, writer, reader), transports
 
 
-def _build_stations(settings: Settings) -> tuple[dict[str, Station], list[HttpTransport | DemoTransport]]:
+def build_stations(settings: Settings) -> tuple[dict[str, Station], list[HttpTransport | DemoTransport]]:
     """One station per upstream; upstreams of one transport share it, and so its pool of connections."""
     transports: dict[type[HttpTransport] | type[DemoTransport], HttpTransport | DemoTransport] = {}
     stations = {}

@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import aiohttp
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
@@ -158,6 +159,11 @@ async def read_body(request: web.Request, bytes_max: int) -> bytes:
     except (ConnectionError, web.HTTPException, ValueError, RuntimeError) as error:
         raise ClientError("invalid_request", "The body broke off.") from error
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def has_c_extension() -> bool:
+    """The pure Python parser has known smuggling holes that the C one has not."""
+    return aiohttp.http_parser.HttpRequestParser is not aiohttp.http_parser.HttpRequestParserPy
 
 
 def too_large(bytes_max: int) -> ClientError:

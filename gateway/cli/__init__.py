@@ -8,6 +8,7 @@ from gateway.cli.backup import backup
 from gateway.cli.check import check
 from gateway.cli.config import config
 from gateway.cli.context import Program, where_options
+from gateway.cli.doctor import doctor
 from gateway.cli.keys import keys
 from gateway.cli.ledger import ledger
 from gateway.cli.models import models
@@ -26,5 +27,5 @@ def main() -> None:
     """PageGrid: a self-hosted AI gateway. `pagegrid serve` works at once, without any configuration."""
 
 
-for command in (serve, users, wallets, keys, usage, models, upstreams, ledger, backup, config, check):
+for command in (serve, users, wallets, keys, usage, models, upstreams, ledger, backup, config, check, doctor):
     main.add_command(command)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
-import aiohttp
 import click
 import uvloop
 
 from gateway.api import log
 from gateway.api.door import serve_door
+from gateway.api.guard import has_c_extension
 from gateway.api.server import serving
 from gateway.api.tls import Tls, find_files
 from gateway.cli.context import Place, place_options
@@ -36,8 +37,9 @@ def serve(place: Place, host: str | None, port: int | None) -> None:
     """Serve the API. Without a configuration it works at once, answering from a built-in demo."""
     settings = place.load_settings().listening_on(host, port)
     log.set_up(settings.logging.format, settings.logging.level)
-    if not _has_c_extension():
+    if not has_c_extension():
         raise click.ClickException("aiohttp's C extension is missing: reinstall it (pip install --force-reinstall aiohttp)")
+    _raise_open_files(settings.server.open_files_needed)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(_serve(settings, place.data_dir))
@@ -156,6 +158,10 @@ def _shown_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _has_c_extension() -> bool:
-    """The pure Python parser has known smuggling holes that the C one has not."""
-    return aiohttp.http_parser.HttpRequestParser is not aiohttp.http_parser.HttpRequestParserPy
+def _raise_open_files(need: int) -> None:
+    """Most systems start a process with 1,024 for the sake of select(2), and let it have more if it asks; we never select."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    endless = resource.RLIM_INFINITY
+    if soft != endless and soft < need:
+        with suppress(ValueError, OSError):  # macOS refuses what its own ceiling is below; `pagegrid doctor` tells
+            resource.setrlimit(resource.RLIMIT_NOFILE, (need if hard == endless else min(need, hard), hard))
