@@ -18,6 +18,7 @@ NETWORK |= {"fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "fuse.davfs", "davfs",
 FLEETING = {"tmpfs": "is gone after a restart of the machine", "ramfs": "is gone after a restart of the machine"}
 FLEETING |= {"overlay": "is gone with its container"}
 
+# Beside a server this reader keeps the WAL from being emptied for as long.
 QUICK_CHECK_S = 10.0
 COUNT_S = 5.0
 GROWTH_DAYS = 7
@@ -148,10 +149,9 @@ def check_books(patient: Patient) -> Iterator[Finding]:
     with patient.open_database() as conn:
         life = facts.life(conn, ACTION)
     if life.frozen_wallets:
+        many = "1 wallet is" if life.frozen_wallets == 1 else f"{life.frozen_wallets} wallets are"
         yield warning(
-            f"{life.frozen_wallets} frozen: its requests are refused"
-            if life.frozen_wallets == 1
-            else f"{life.frozen_wallets} frozen",
+            f"{many} frozen: requests that they would pay are refused",
             "`pagegrid ledger audit` says what is wrong; `pagegrid wallets unfreeze USER` once that is known",
         )
     now = patient.machine.at_ms

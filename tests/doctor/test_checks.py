@@ -210,7 +210,7 @@ FAULTS = [
     Case("database", "warning", "not in WAL", lambda patient: write(patient, "pragma journal_mode = delete")),
     Case("writers", "warning", "Litestream", litestream),
     Case("writers", "failure", "can corrupt the file", lambda patient: on_machine(sqlite=(3, 51, 2))(litestream(patient))),
-    Case("books", "warning", "1 frozen", lambda patient: write(patient, "update accounts set frozen = 1 where id = 3")),
+    Case("books", "warning", "1 wallet is frozen", lambda patient: write(patient, "update accounts set frozen = 1 where id = 3")),
     Case("books", "warning", "has not proved the books for 4 h", lambda patient: running(later(patient, 4.5 / 24))),
     Case("backup", "warning", "8 days old", lambda patient: later(patient, 7)),
     Case(
