@@ -19,6 +19,7 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from pathlib import Path
 from typing import cast
 
 import uvloop
@@ -59,6 +60,7 @@ class Tally:
     events_seen: int = 0
     connects: int = 0
     latencies_s: list[float] = field(default_factory=list)
+    trace: list[tuple[float, float]] = field(default_factory=list)  # (due, answered) of each right answer, perf_counter
     first_bytes_s: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     sample: str = ""  # the first wrong answer's beginning
@@ -163,7 +165,10 @@ class Client(asyncio.Protocol):
             self.fail(trouble)
             return
         self.tally.good += 1
-        self.tally.latencies_s.append(time.perf_counter() - self.started)
+        now = time.perf_counter()
+        self.tally.latencies_s.append(now - self.started)
+        # With a rate, what had to wait for its turn because the server was late counts from its turn.
+        self.tally.trace.append((min(self.next_turn, self.started) if self.plan.period_s else self.started, now))
         self.take_turn()
 
     def judge(self) -> str:
@@ -276,6 +281,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1_000_000, help="at most so many requests")
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--rate", type=float, default=0, help="requests per second in all; 0 = as fast as answers come")
+    parser.add_argument(
+        "--trace", type=Path, metavar="FILE", help="write when each request was due and answered (CLOCK_MONOTONIC)"
+    )
     parser.add_argument("--stagger-ms", type=float, default=200)
     options = parser.parse_args()
     random.seed(1)
@@ -306,6 +314,8 @@ def main() -> None:
         "first_byte_ms": percentiles_ms(tally.first_bytes_s),
         "cpu_s": round(used.ru_utime + used.ru_stime, 3),
     }
+    if options.trace is not None:
+        options.trace.write_text(json.dumps(tally.trace), encoding="utf-8")
     print(json.dumps(result))
 
 

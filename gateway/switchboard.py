@@ -6,6 +6,7 @@ Knows router, stations and what is declared; the desk asks it through `desk.Upst
 from __future__ import annotations
 
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import orjson
@@ -17,6 +18,7 @@ from gateway.health import State
 from gateway.proxy.dispatch import ERROR_BODY_BYTES_MAX, read_whole
 from gateway.proxy.walk import Station
 from gateway.router import Router
+from gateway.upstreams.base import Headers
 
 TEST_S = 15
 
@@ -33,7 +35,10 @@ class Switchboard:
         return [self._show_one(upstream) for upstream in self._settings.upstreams]
 
     async def test(self, name: str) -> dict[str, Any]:
-        """Count the tokens of one word there: free, and it needs the secret. Raises ClientError for an unknown name."""
+        """Count the tokens of one word there: free, and it needs the secret. Raises ClientError for an unknown name.
+
+        `ahead_s` is how far this machine's clock is ahead of the provider's, None if it told no time.
+        """
         station = self._stations.get(name)
         if any(upstream.name == name and not upstream.enabled for upstream in self._settings.upstreams):
             raise ClientError("invalid_request", f"the upstream {name} is disabled; enable it first", param="name")
@@ -41,16 +46,17 @@ class Switchboard:
             raise ClientError("not_found", f"there is no upstream {name!r}; there are: {', '.join(self._stations)}", param="name")
         models = self._models(name)
         if not models:
-            return {"name": name, "ok": False, "status": None, "ms": 0, "detail": "it serves no model"}
+            return {"name": name, "ok": False, "status": None, "ms": 0, "detail": "it serves no model", "ahead_s": None}
         body = orjson.dumps({"model": models[0], "messages": [{"role": "user", "content": "ping"}]})
         started_ms = self._clock.now_ms()
-        status, detail = await self._ask(station, body)
+        status, detail, ahead_s = await self._ask(station, body)
         # An upstream without this endpoint was reached, and may be healthy.
         ok = status is not None and (200 <= status < 300 or status == 404)
-        return {"name": name, "ok": ok, "status": status, "ms": self._clock.now_ms() - started_ms, "detail": detail}
+        took_ms = self._clock.now_ms() - started_ms
+        return {"name": name, "ok": ok, "status": status, "ms": took_ms, "detail": detail, "ahead_s": ahead_s}
 
-    async def _ask(self, station: Station, body: bytes) -> tuple[int | None, str]:
-        """(status, one word): what `Provider.judge` calls a refusal, or the reason of a failure."""
+    async def _ask(self, station: Station, body: bytes) -> tuple[int | None, str, int | None]:
+        """(status, one word, seconds ahead): what `Provider.judge` calls a refusal, or the reason of a failure."""
         try:
             outgoing = station.provider.address("count_tokens", "", (), body, stream=False)
             incoming = await station.transport.open(outgoing, connect_s=self._settings.timeouts.connect_s, head_s=TEST_S)
@@ -60,10 +66,12 @@ class Switchboard:
                 incoming.abort()
                 raise
         except UpstreamError as error:
-            return None, f"{error.reason} ({error.detail})" if error.detail else error.reason
+            return None, f"{error.reason} ({error.detail})" if error.detail else error.reason, None
+        date_ms = _parse_date(incoming.headers)
+        ahead_s = None if date_ms is None else (self._clock.at_ms() - date_ms) // 1000
         if 200 <= incoming.status < 300:
-            return incoming.status, "ok"
-        return incoming.status, station.provider.judge(incoming.status, incoming.headers, answer).reason
+            return incoming.status, "ok", ahead_s
+        return incoming.status, station.provider.judge(incoming.status, incoming.headers, answer).reason, ahead_s
 
     def _show_one(self, upstream: Upstream) -> dict[str, Any]:
         now_ms = self._clock.now_ms()
@@ -93,6 +101,17 @@ class Switchboard:
 
 
 _DISABLED = {"state": "disabled", "reason": None, "seconds_left": 0}
+
+
+def _parse_date(headers: Headers) -> int | None:
+    """The `Date` of an answer (RFC 9110 §6.6.1), in ms since 1970; None if there is none, or none that can be read."""
+    for name, value in headers:
+        if name == "date":
+            try:
+                return int(parsedate_to_datetime(value).timestamp() * 1000)
+            except (ValueError, OverflowError):
+                return None
+    return None
 
 
 def _stand(state: State, now_ms: int) -> dict[str, Any]:

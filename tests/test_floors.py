@@ -19,7 +19,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(("storage", "upstreams"), 3),
     **dict.fromkeys(("proxy", "desk"), 4),
     **dict.fromkeys(("config", "chores", "notices", "switchboard", "house", "reload"), 5),
-    **dict.fromkeys(("api", "cli", "__main__"), 6),
+    **dict.fromkeys(("api", "doctor", "cli", "__main__"), 6),
 }
 # Rooms of one floor that may see each other, and why.
 NEIGHBOURS = {
@@ -40,6 +40,8 @@ NEIGHBOURS = {
     ("notices", "config"),  # from where on, and whom it tells
     ("house", "chores"),  # and starts what it does by itself
     ("cli", "api"),  # `serve` serves
+    ("doctor", "api"),  # examines what a server would do with its certificate and its parser
+    ("cli", "doctor"),
     ("__main__", "cli"),
 }  # fmt: skip
 NEVER = {

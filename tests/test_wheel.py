@@ -6,10 +6,18 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    """Told by name: what an earlier build left behind can hide one that is missing."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    there = {".".join(file.parent.relative_to(ROOT).parts) for file in (ROOT / "gateway").rglob("__init__.py")}
+    assert there <= set(declared) and len(declared) == len(set(declared))
 
 
 def test_the_wheel_serves_from_an_empty_folder(tmp_path: Path) -> None:

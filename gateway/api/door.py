@@ -74,11 +74,22 @@ async def serve_door(desk: Desk, data_dir: Path) -> AsyncIterator[None]:
 
 def peer_uid(sock: socket.socket) -> int:
     """The user id at the other end; on systems without SO_PEERCRED our own: there the 0700 directory alone keeps others out."""
+    credentials = _peer_credentials(sock)
+    return os.geteuid() if credentials is None else credentials[1]
+
+
+def peer_pid(sock: socket.socket) -> int | None:
+    """The process at the other end (for a command: the server); None where the system does not tell."""
+    credentials = _peer_credentials(sock)
+    return credentials[0] if credentials else None
+
+
+def _peer_credentials(sock: socket.socket) -> tuple[int, int] | None:
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:
-        return os.geteuid()
-    _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))
-    return int(uid)
+        return None
+    pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))
+    return pid, uid
 
 
 class _Door:

@@ -1,5 +1,6 @@
 """aiohttp's server with the limits it lacks: on slow heads and bodies, on what its own errors give away.
 
+    TLS      10 s for the handshake, 5 s for the goodbye
     head     10 s from the connection, or from the first byte of a further request
     body     30 s and 1 s more per 64 kB
     errors   ours, as JSON, without an echo of the offending line and without a traceback in the log
@@ -15,6 +16,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import aiohttp
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
@@ -22,6 +24,9 @@ from gateway.errors import ClientError
 
 logger = logging.getLogger("aiohttp.server")
 
+# asyncio's own are 60 and 30 s: a stranger who says nothing would keep a connection that long.
+TLS_HANDSHAKE_S = 10
+TLS_GOODBYE_S = 5
 HEAD_S = 10
 BODY_S = 30
 BODY_BYTES_PER_S = 65_536
@@ -111,6 +116,23 @@ class GuardedRunner(web.AppRunner):
         return _GuardedServer(plain.request_handler, request_factory=plain.request_factory, **plain._kwargs)
 
 
+class GuardedSite(web.TCPSite):
+    """A TCPSite that bounds what TLS waits for, which aiohttp's hands no limit to (`start` is its own otherwise)."""
+
+    async def start(self) -> None:
+        await web.BaseSite.start(self)
+        server, encrypted = self._runner.server, self._ssl_context is not None
+        assert server is not None
+        self._server = await asyncio.get_running_loop().create_server(
+            *(server, self._host, self._port),
+            backlog=self._backlog,
+            ssl=self._ssl_context,
+            # Without TLS a limit on it is an error.
+            ssl_handshake_timeout=TLS_HANDSHAKE_S if encrypted else None,
+            ssl_shutdown_timeout=TLS_GOODBYE_S if encrypted else None,
+        )
+
+
 async def read_body(request: web.Request, bytes_max: int) -> bytes:
     """The whole body within its time. Raises ClientError too_large, encoded_body, invalid_request."""
     if request.headers.get("content-encoding", "identity").lower() != "identity":
@@ -137,6 +159,11 @@ async def read_body(request: web.Request, bytes_max: int) -> bytes:
     except (ConnectionError, web.HTTPException, ValueError, RuntimeError) as error:
         raise ClientError("invalid_request", "The body broke off.") from error
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def has_c_extension() -> bool:
+    """The pure Python parser has known smuggling holes that the C one has not."""
+    return aiohttp.http_parser.HttpRequestParser is not aiohttp.http_parser.HttpRequestParserPy
 
 
 def too_large(bytes_max: int) -> ClientError:

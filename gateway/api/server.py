@@ -11,11 +11,12 @@ from aiohttp import web
 from gateway.api.account import get_credits, get_key, get_usage
 from gateway.api.admin import admin_api
 from gateway.api.frame import HOUSE, Handler, answer_json, framed
-from gateway.api.guard import SERVER_NAME, GuardedRunner
+from gateway.api.guard import SERVER_NAME, GuardedRunner, GuardedSite
 from gateway.api.metrics import get_metrics
 from gateway.api.models import get_model, list_models
 from gateway.api.paths import Endpoint, endpoint_paths, is_api_path
 from gateway.api.sink import HttpSink
+from gateway.api.tls import Tls
 from gateway.errors import ClientError, HouseError
 from gateway.house import House
 from gateway.proxy.counting import count_tokens
@@ -24,12 +25,13 @@ from gateway.proxy.walk import Inbound
 
 
 @asynccontextmanager
-async def serving(house: House, host: str, port: int) -> AsyncIterator[int]:
-    """Serve the house over HTTP; gives the port that was bound. At the end requests are drained before connections close."""
+async def serving(house: House, host: str, port: int, tls: Tls | None = None) -> AsyncIterator[int]:
+    """Serve the house over HTTP, or HTTPS with `tls`; gives the port that was bound. At the end requests are drained before
+    connections close."""
     runner = GuardedRunner(build_app(house))
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
+        site = GuardedSite(runner, host, port, ssl_context=tls.context if tls else None)
         await site.start()
         yield runner.addresses[0][1]
         # Stop accepting first; then what runs may end.

@@ -10,6 +10,7 @@ from gateway.cli.backup import backup
 from gateway.cli.check import check
 from gateway.cli.config import config
 from gateway.cli.context import Program, where_options
+from gateway.cli.doctor import doctor
 from gateway.cli.keys import keys
 from gateway.cli.ledger import ledger
 from gateway.cli.models import models
@@ -30,6 +31,6 @@ def main() -> None:
 
 
 for command in (
-    *(serve, reload, users, wallets, keys, admin_keys, usage, models, upstreams, ledger, audit, backup, config, check),
+    *(serve, reload, users, wallets, keys, admin_keys, usage, models, upstreams, ledger, audit, backup, config, check, doctor),
 ):
     main.add_command(command)

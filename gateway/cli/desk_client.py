@@ -13,11 +13,13 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from gateway.api.door import peer_pid
 from gateway.cli.context import Place
 from gateway.desk import acts
 from gateway.errors import ClientError, HouseError
@@ -41,6 +43,31 @@ def perform(place: Place, act: str, /, **arguments: Any) -> Any:
     """The act's result. Raises GatewayError with the next step, ConfigError if the configuration is needed and cannot be used."""
     acts.check(act, arguments)
     return asyncio.run(_perform(place, act, arguments))
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """A server at its door: its release, and its process where the system tells it."""
+
+    version: str
+    pid: int | None
+
+
+def find_server(data_dir: Path) -> Listening | None:
+    """Who listens at the door of this directory; None if nobody does. Raises HouseError if it cannot be asked."""
+    return asyncio.run(_find_server(data_dir))
+
+
+async def _find_server(data_dir: Path) -> Listening | None:
+    connection = await _knock(data_dir)
+    if connection is None:
+        return None
+    reader, writer = connection
+    try:
+        hello = await _receive(reader, data_dir, HELLO_S)
+        return Listening(str(hello.get("pagegrid")), peer_pid(writer.get_extra_info("socket")))
+    finally:
+        writer.close()
 
 
 async def _perform(place: Place, act: str, arguments: Mapping[str, Any]) -> Any:

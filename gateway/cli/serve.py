@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import click
 import uvloop
 
 from gateway.api import log
 from gateway.api.door import serve_door
+from gateway.api.guard import has_c_extension
 from gateway.api.server import serving
+from gateway.api.tls import Loaded, Tls, find_files, load_certificate
 from gateway.cli.context import Place, place_options
 from gateway.config import ConfigError, Settings
 from gateway.desk.configuration import reload_configuration
@@ -42,8 +44,9 @@ def serve(place: Place, host: str | None, port: int | None) -> None:
     """Serve the API. Without a configuration it works at once, answering from a built-in demo."""
     settings = place.load_settings().listening_on(host, port)
     log.set_up(settings.logging.format, settings.logging.level)
-    if not _has_c_extension():
+    if not has_c_extension():
         raise click.ClickException("aiohttp's C extension is missing: reinstall it (pip install --force-reinstall aiohttp)")
+    _raise_open_files(settings.server.open_files_needed)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(_serve(place, settings, host, port))
@@ -57,6 +60,9 @@ def serve(place: Place, host: str | None, port: int | None) -> None:
 
 async def _serve(place: Place, settings: Settings, host: str | None, port: int | None) -> None:
     data_dir = place.data_dir
+    tls_files = find_files(settings)
+    # Before anything is opened: what is wrong with a file costs nothing then.
+    tls = Tls(tls_files) if tls_files else None
     demo = settings.demo_only
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -65,17 +71,20 @@ async def _serve(place: Place, settings: Settings, host: str | None, port: int |
     async with AsyncExitStack() as stack:
         house = await _open_when_free(stack, settings, data_dir)
         await check_plans_in_use(house.desk, settings.plans)
-        reloader = _Reloader(house, place, host, port)
+        reloader = _Reloader(house, place, host, port, tls)
         house.desk.reload = reloader.reload
         loop.add_signal_handler(signal.SIGHUP, reloader.hang_up)
         reversed_nanos = 0 if demo else await reverse_demo_credit(house.desk)
         try:
-            async with serving(house, settings.server.host, settings.server.port) as bound:
+            async with serving(house, settings.server.host, settings.server.port, tls) as bound:
                 # The port first: a key that was made for a start that fails would never be shown. The door last: a user that
                 # is made in between would pass for an earlier start's.
                 credentials = await first_start(house.desk, settings.billing.demo_credit_nanos) if demo else None
                 await stack.enter_async_context(serve_door(house.desk, data_dir))
-                _greet(settings, f"http://{_shown_host(settings.server.host)}:{bound}", credentials, reversed_nanos)
+                for warning in (*settings.warnings, *(tls.warnings if tls else ())):
+                    click.echo(f"Warning: {warning}", err=True)
+                local_url = f"{'https' if tls else 'http'}://{_shown_host(settings.server.host)}:{bound}"
+                _greet(settings, local_url, credentials, reversed_nanos)
                 if not await has_users(house.desk):
                     click.echo(_NO_USERS, err=True)
                 await stop.wait()
@@ -93,10 +102,11 @@ async def _serve(place: Place, settings: Settings, host: str | None, port: int |
 class _Reloader:
     """Reads the configuration again and puts it in force, one reload after another."""
 
-    def __init__(self, house: House, place: Place, host: str | None, port: int | None) -> None:
+    def __init__(self, house: House, place: Place, host: str | None, port: int | None, tls: Tls | None) -> None:
         self._house = house
         self._place = place
         self._over = (host, port)
+        self._tls = tls
         self._turn = asyncio.Lock()
         self._hang_ups: set[asyncio.Task[None]] = set()
 
@@ -105,11 +115,15 @@ class _Reloader:
         async with self._turn:
             settings = await asyncio.to_thread(self._load)
             demo = self._house.settings.demo_only
+            certificate = await asyncio.to_thread(self._load_certificate, settings)
             changed = await reload(self._house, settings)
+            if self._tls is not None and certificate is not None:
+                self._tls.take(certificate)
             log.set_up(settings.logging.format, settings.logging.level)
             if demo and not settings.demo_only:
                 await reverse_demo_credit(self._house.desk)
-            return {"changed": changed, "warnings": list(settings.warnings)}
+            warnings = (*settings.warnings, *(certificate.warnings if certificate else ()))
+            return {"changed": changed, "warnings": list(warnings)}
 
     def hang_up(self) -> None:
         """SIGHUP: nobody waits for the answer, so the log has it."""
@@ -128,6 +142,18 @@ class _Reloader:
             logger.info("reloaded: %s", ", ".join(result["changed"]) or "nothing had changed")
             for warning in result["warnings"]:
                 logger.warning("%s", warning)
+
+    def _load_certificate(self, settings: Settings) -> Loaded | None:
+        """The certificate as its files are now, though their names may be the old ones."""
+        files = find_files(settings)
+        if (files is None) != (self._tls is None):
+            raise ClientError(
+                "invalid_request",
+                "server.tls_certificate_file cannot be switched on or off while the server runs: restart it, or take the change "
+                "back; nothing was reloaded",
+                param="tls_certificate_file",
+            )
+        return None if files is None else load_certificate(files)
 
     def _load(self) -> Settings:
         # Its paths are looked up anew: a file that was not there at the start may be there now.
@@ -158,8 +184,6 @@ _NO_USERS = """There are no users yet. Make one, with a wallet and a key:
 
 def _greet(settings: Settings, local_url: str, credentials: Credentials | None, reversed_nanos: int) -> None:
     url = settings.server.public_url or local_url
-    for warning in settings.warnings:
-        click.echo(f"Warning: {warning}", err=True)
     if reversed_nanos:
         click.echo(
             f"What was left of the demo credit (${format_usd(reversed_nanos)}) was taken back, now that a real upstream is "
@@ -212,6 +236,10 @@ def _shown_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _has_c_extension() -> bool:
-    """The pure Python parser has known smuggling holes that the C one has not."""
-    return aiohttp.http_parser.HttpRequestParser is not aiohttp.http_parser.HttpRequestParserPy
+def _raise_open_files(need: int) -> None:
+    """Most systems start a process with 1,024 for the sake of select(2), and let it have more if it asks; we never select."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    endless = resource.RLIM_INFINITY
+    if soft != endless and soft < need:
+        with suppress(ValueError, OSError):  # macOS refuses what its own ceiling is below; `pagegrid doctor` tells
+            resource.setrlimit(resource.RLIMIT_NOFILE, (need if hard == endless else min(need, hard), hard))

@@ -252,6 +252,11 @@ class Server(Options):
     def max_body_total_bytes(self) -> int:
         return self.max_body_total_mb * BYTES_PER_MB
 
+    @property
+    def open_files_needed(self) -> int:
+        """A client's and an upstream's connection for each request, and some for those that are idle, the log, the database."""
+        return 2 * self.max_in_flight + 256
+
 
 class Brand(Options):
     name: Annotated[str, AfterValidator(_brand_name)] = "PageGrid"

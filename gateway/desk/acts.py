@@ -77,6 +77,8 @@ WRITES: Mapping[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "admin_keys.revoke": admin_keys.revoke_admin_key,
     # A house audits in its own way: paced, and a clean result is remembered.
     "ledger.audit": statements.audit_house,
+    # Changes nothing but the audit log.
+    "backup.create": backup.back_up_house,
 }
 
 # What only a running server knows.

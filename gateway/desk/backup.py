@@ -1,13 +1,38 @@
-"""Making a backup, as an act on any reader's connection: with a running house or without one."""
+"""Making a backup: of a running house, which remembers it, or on any reader's connection where none runs."""
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from gateway.desk.desk import Desk
 from gateway.errors import ClientError, HouseError
+from gateway.storage import audit_log
 from gateway.storage.backup import back_up, partial_name
+from gateway.storage.database import open_reader
+from gateway.storage.ledger import LedgerWriter
+
+ACTION = "backup.create"
+
+
+async def back_up_house(desk: Desk, actor: str, *, file: str) -> dict[str, Any]:
+    """As `create_backup`, of the running house, which remembers who took a copy of everything, and when."""
+
+    def work() -> dict[str, Any]:
+        with closing(open_reader(desk.database)) as conn:
+            return create_backup(conn, file=file)
+
+    made = await asyncio.to_thread(work)
+    at_ms = desk.clock.at_ms()
+
+    def remember(ledger: LedgerWriter) -> None:
+        audit_log.record(ledger.conn, at_ms, actor, ACTION, made["file"], after={"transfers": made["transfers"]})
+
+    await desk.writer.run(remember)
+    return made
 
 
 def create_backup(conn: sqlite3.Connection, *, file: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Exactly one connection in the house writes and checkpoints (SQLite before 3.51.3
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,6 +18,22 @@ FILE_NAME = "pagegrid.db"
 SQLITE_VERSION = sqlite3.sqlite_version
 
 
+# What the writing connection is set to. SQLite ignores a pragma that it does not know; `facts.pragmas_refused` reads them back.
+WRITER_PRAGMAS: Mapping[str, str | int] = {
+    "journal_mode": "wal",
+    # FULL: in WAL mode NORMAL may lose the last commits in a power cut (seen: up to 1,000); an acknowledged settle is a promise.
+    "synchronous": 2,
+    "foreign_keys": 1,
+    # Without it `insert or replace` deletes rows past the append-only triggers.
+    "recursive_triggers": 1,
+    "busy_timeout": 5000,
+    # Functions and virtual tables in the schema are not trusted: the file may come from a backup of who knows whom.
+    "trusted_schema": 0,
+    # The writer checkpoints by itself, between batches, so that no commit is surprised by one.
+    "wal_autocheckpoint": 0,
+}
+
+
 def open_writer(path: Path) -> sqlite3.Connection:
     """The writing connection, in autocommit (transactions are begun by hand). Use it in one thread at a time."""
     path.touch(mode=0o600)
@@ -26,17 +42,8 @@ def open_writer(path: Path) -> sqlite3.Connection:
         if file.exists():
             file.chmod(0o600)
     conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
-    conn.execute("pragma journal_mode = wal")
-    # FULL: in WAL mode NORMAL may lose the last commits in a power cut (seen: up to 1,000); an acknowledged settle is a promise.
-    conn.execute("pragma synchronous = full")
-    conn.execute("pragma foreign_keys = on")
-    # Without it `insert or replace` deletes rows past the append-only triggers.
-    conn.execute("pragma recursive_triggers = on")
-    conn.execute("pragma busy_timeout = 5000")
-    # Functions and virtual tables in the schema are not trusted: the file may come from a backup of who knows whom.
-    conn.execute("pragma trusted_schema = off")
-    # The writer checkpoints by itself, between batches, so that no commit is surprised by one.
-    conn.execute("pragma wal_autocheckpoint = 0")
+    for name, value in WRITER_PRAGMAS.items():
+        conn.execute(f"pragma {name} = {value}")
     return conn
 
 

@@ -13,7 +13,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 from gateway.errors import HouseError
@@ -25,16 +25,24 @@ from gateway.storage.folder import Busy
 @contextmanager
 def looking(data_dir: Path) -> Iterator[sqlite3.Connection]:
     """A reader's connection for one command. Raises HouseError (no database, another schema, damage), `Busy` while one writes."""
+    with peeking(data_dir) as conn:
+        _check_schema(conn)
+        yield conn
+
+
+@contextmanager
+def peeking(data_dir: Path, *, beside_server: bool = False) -> Iterator[sqlite3.Connection]:
+    """As `looking`, whatever the schema. `beside_server`: a server is known to run; whether it ends meanwhile or not, a
+    read-only connection never checkpoints what is its."""
     path = data_dir / FILE_NAME
-    with _shared_lock(data_dir):
-        mode = "mode=ro" if _size(path.with_name(FILE_NAME + "-wal")) else "mode=ro&immutable=1"
+    with nullcontext() if beside_server else _shared_lock(data_dir):
+        mode = "mode=ro" if beside_server or _size(path.with_name(FILE_NAME + "-wal")) else "mode=ro&immutable=1"
         if _size(path) is None:
             raise no_database(path)
         try:
             with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)) as conn:
                 conn.execute("pragma query_only = on")
                 conn.execute("pragma busy_timeout = 5000")
-                _check_schema(conn)
                 yield conn
         except sqlite3.Error as error:
             raise HouseError("unavailable", f"the database {path} cannot be read: {error}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import signal
 import socket
 import sqlite3
@@ -187,3 +188,17 @@ def test_a_damaged_database_is_told_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "data" / "pagegrid.db").write_bytes(b"no database at all, but long enough to be read as one" * 50)
     done = run(tmp_path, "serve", "--port", "0")
     assert done.returncode == 1 and "restore a backup" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="the system does not tell a process's limits")
+def test_it_takes_the_open_files_that_its_requests_need(tmp_path: Path) -> None:
+    (tmp_path / "pagegrid.toml").write_text('[server]\nmax_in_flight = 600\n[[upstreams]]\nname = "demo"\nkind = "demo"\n')
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        with serving(tmp_path) as server:
+            limits = Path(f"/proc/{server.process.pid}/limits").read_text()
+            assert re.search(r"Max open files +1456 ", limits), limits
+            server.stop()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -38,6 +38,9 @@ async def test_a_copy_made_under_load_is_clean_and_its_restore_goes_on(tmp_path:
         stop.set()
         assert sum([await each for each in loads]) == len(up.journal)
         await gateway.assert_settled()
+        # Who took a copy of everything is remembered, and so `pagegrid doctor` knows when.
+        rows = await gateway.table("select actor, action, subject from audit_log")
+        assert rows == [("test", "backup.create", str(target))]
     assert stat.S_IMODE(target.stat().st_mode) == 0o600 and made["bytes"] == target.stat().st_size
     restored = tmp_path / "restored"
     (restored / "data").mkdir(parents=True, mode=0o700)

@@ -1,0 +1,46 @@
+"""All checks by name, in the order in which they are told, and the one way to run them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+
+from gateway.doctor import data, machine, service
+from gateway.doctor.patient import Check, Finding, Patient, failure
+from gateway.errors import GatewayError
+from gateway.storage.folder import Busy
+
+CHECKS: Mapping[str, Check] = {
+    "python": machine.check_python,
+    "sqlite": machine.check_sqlite,
+    "aiohttp": machine.check_aiohttp,
+    "config": service.check_config,
+    "files": data.check_files,
+    "file system": data.check_file_system,
+    "disk": data.check_disk,
+    "database": data.check_database,
+    "writers": machine.check_litestream,
+    "books": data.check_books,
+    "backup": data.check_backup,
+    "clock": machine.check_clock,
+    "memory": machine.check_memory,
+    "open files": machine.check_open_files,
+    "certificate": service.check_tls,
+    "server": service.check_server,
+    "port": service.check_port,
+    "upstreams": service.check_upstreams,
+}
+
+
+def examine(patient: Patient) -> Iterator[tuple[str, Finding]]:
+    """Every finding with the name of its check. A check that cannot be made is a failure of its own, and the others go on."""
+    for name, check in CHECKS.items():
+        try:
+            for finding in check(patient):
+                yield name, finding
+        except Busy:
+            yield name, failure("a command is at work on the database, and nobody answers at the door", "try again in a moment")
+        except GatewayError as error:
+            yield name, failure(error.message, "nothing else can be told of it until then")
+        except (OSError, sqlite3.Error) as error:
+            yield name, failure(f"this could not be examined: {error}", "run this as the owner of the data directory")
