@@ -33,7 +33,7 @@ class Switchboard:
         return [self._show_one(upstream) for upstream in self._settings.upstreams]
 
     async def test(self, name: str) -> dict[str, Any]:
-        """Count the tokens of one word there: free, and it needs the secret. Raises ClientError for an unknown name."""
+        """Ask there for what is free and needs the secret (`Provider.probe`). Raises ClientError for an unknown name."""
         station = self._stations.get(name)
         if station is None:
             raise ClientError("not_found", f"there is no upstream {name!r}; there are: {', '.join(self._stations)}", param="name")
@@ -50,7 +50,7 @@ class Switchboard:
     async def _ask(self, station: Station, body: bytes) -> tuple[int | None, str]:
         """(status, one word): what `Provider.judge` calls a refusal, or the reason of a failure."""
         try:
-            outgoing = station.provider.address("count_tokens", "", (), body, stream=False)
+            outgoing = station.provider.address(station.provider.probe, "", (), body, stream=False)
             incoming = await station.transport.open(outgoing, connect_s=self._settings.timeouts.connect_s, head_s=TEST_S)
             try:
                 answer = await read_whole(incoming, ERROR_BODY_BYTES_MAX, idle_s=TEST_S, total_s=TEST_S)

@@ -188,7 +188,7 @@ IN_UPSTREAMS = [
     ),
     (
         "[[upstreams]]\nname = 'main'\nkind = 'antropic'",
-        '3: option upstreams[main].kind: expected "anthropic" or "demo"; did you mean "anthropic"?',
+        '3: option upstreams[main].kind: expected "anthropic", "openai" or "demo"; did you mean "anthropic"?',
     ),
     ("[[upstreams]]\nname = 'main'", "1: option upstreams[main].kind: is missing"),
     ("[[upstreams]]\nkind = 'demo'", "1: option upstreams[#1].name: is missing"),

@@ -36,6 +36,7 @@ class DemoProvider:
     kind = "demo"
     dialect: Dialect = "anthropic"
     estimates_tokens = True
+    probe: Operation = "count_tokens"
 
     def address(self, operation: Operation, query: str, headers: Headers, body: bytes, *, stream: bool) -> Outgoing:
         return Outgoing(f"demo:{_PATHS[operation]}", (), body, stream)

@@ -21,6 +21,7 @@ class Call:
     `document_bytes` holds the base64 length of each document. `searches_max` is 0 without a web search tool. `fast` and `us` are
     what the request *asks* for (an answer says what was served). `session` is the session id found in `metadata.user_id`, "" if
     none; `fingerprint` stands for (model, system, tool names, first user message) where no client names its conversation.
+    `usage_asked`: the client of an OpenAI stream wants the chunk that tells its usage.
     """
 
     dialect: Dialect
@@ -39,3 +40,4 @@ class Call:
     choices: int = 1
     session: str = ""
     fingerprint: str = ""
+    usage_asked: bool = False
