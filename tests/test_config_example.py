@@ -20,7 +20,7 @@ from gateway.config.upstreams import ANTHROPIC_URL
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
 
 SECRET = "sk-ant-api03-" + "S3cr3t" * 10
-ENVIRONMENT = {"ANTHROPIC_API_KEY": SECRET}
+ENVIRONMENT = {"ANTHROPIC_API_KEY": SECRET, "OPENROUTER_API_KEY": SECRET}
 
 MAIN = """
 [[upstreams]]
@@ -62,7 +62,9 @@ def test_the_example_loads_with_every_option_in_force(whole_example: Settings) -
     assert (whole_example.timeouts, whole_example.logging) == (Timeouts(), Logging())
     assert (whole_example.usage, whole_example.notices) == (Usage(), Notices())
     assert whole_example.plans["default"].models == {"claude-sonnet-5-5", "claude-haiku-5-5"}
-    assert [upstream.name for upstream in whole_example.upstreams] == ["main", "reserve", "by-environment", "in-this-file"]
+    names = ["main", "reserve", "by-environment", "in-this-file", "openrouter"]
+    assert [upstream.name for upstream in whole_example.upstreams] == names
+    assert whole_example.routes["gpt-house"] == (Route("openrouter", "openai/gpt-5.6"),)
     assert whole_example.routes["house-model"] == (Route("main", "provider-model-7"), Route("reserve", "house-model"))
     assert whole_example.warnings == ()
 

@@ -230,6 +230,7 @@ _EXPECTED = {
     "float_type": "a number",
     "bool_type": "true or false",
     "tuple_type": "a list",
+    "dict_type": 'a table such as { "X-Title" = "…" }',
     "model_type": "a table such as { upstream = …, model = … }",
 }
 

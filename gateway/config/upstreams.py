@@ -132,9 +132,8 @@ def _secret(
         return NO_SECRET  # a server of one's own
     if not written:
         if not any(findings.blames(*where, name) for name in SECRET_OPTIONS):
-            findings.add(
-                where, 'needs one of api_key_env, api_key_file and api_key, such as api_key_env = "ANTHROPIC_API_KEY"', noun=""
-            )
+            usual = f"{options.kind.upper()}_API_KEY"
+            findings.add(where, f'needs one of api_key_env, api_key_file and api_key, such as api_key_env = "{usual}"', noun="")
         return NO_SECRET
     for name in written[1:]:
         findings.add((*where, name), f"only one secret is used, and {written[0]} is given too; remove one of them")
