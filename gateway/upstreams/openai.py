@@ -33,9 +33,7 @@ _NO_MODEL_MESSAGES = ("Model Not Exist",)  # DeepSeek, whose code is invalid_req
 
 _RATE_LIMIT_RESET = re.compile(r"x-ratelimit-reset-([a-z0-9_-]+)")
 # Go's durations (OpenAI, Groq: "6m0s", "2m59.56s", "12ms"), or a plain number of seconds (Azure).
-_DURATION = re.compile(
-    r"(?:(\d{1,6})h)?(?:(\d{1,6})m(?!s))?(?:(\d{1,6}(?:\.\d{1,9})?)s)?(?:(\d{1,9}(?:\.\d{1,9})?)ms)?", re.ASCII
-)
+_DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6}(?:\.\d{1,9})?)s)?(?:(\d{1,9}(?:\.\d{1,9})?)ms)?", re.ASCII)
 _SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,9})?", re.ASCII)
 
 

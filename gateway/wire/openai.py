@@ -31,6 +31,7 @@ STEERING_KEYS = ("model", "max_tokens", "max_completion_tokens", "stream", "stre
 CHOICES_MAX = 128
 
 _USAGE_ASKED = b'{"include_usage":true}'
+_USAGE_OBJECT = re.compile(rb'"usage"\s*:\s*\{')
 _TTL_1H = re.compile(rb'"ttl"\s*:\s*"1h"')
 _TEXT_LENGTH_MAX = 2_000
 
@@ -168,7 +169,7 @@ def is_usage_chunk(event: bytes) -> bool:
     all of them (OpenAI, when asked), stays: there it disturbs nobody, and the bytes stay the provider's own. Azure's first
     chunk has no choices and no usage: not one of these.
     """
-    if b'"usage"' not in event:
+    if _USAGE_OBJECT.search(event) is None:
         return False
     try:
         chunk = _chunk.decode(event_data(event))

@@ -102,7 +102,8 @@ class OpenAIMeter:
         except _UNREADABLE:
             self._unreadable = self._unreadable or b'"usage"' in data
             return
-        self.errored = self.errored or _is_error(chunk)
+        if chunk.error or chunk.kind == _ERROR:
+            self.errored = True
         if isinstance(chunk.model, str) and chunk.model:
             self.model = chunk.model[:_TEXT_LENGTH_MAX]
         if isinstance(chunk.choices, list):
@@ -128,7 +129,9 @@ class OpenAIMeter:
         reason = choice.get("finish_reason")
         if isinstance(reason, str) and reason:
             self.stop_reason = reason[:_TEXT_LENGTH_MAX]
-            self._finished.add(number)
+            if number in self._begun:
+                self._finished.add(number)
+            self.errored = self.errored or reason == _ERROR
         delta = choice.get("delta")
         if isinstance(delta, dict):
             self.visible_bytes += _visible_bytes(delta)

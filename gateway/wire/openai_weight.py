@@ -42,14 +42,12 @@ _PAYLOADS = (b'"image_url"', b'"video_url"', b'"input_audio"', b'"file"')
 
 def weigh_chat(body: bytes, fields: Mapping[str, bytes]) -> Weight:
     """Weigh `body`, whose top-level raw values are `fields`. Not for dense bodies (`splice.is_dense`)."""
-    if not any(name in body for name in _PAYLOADS):
-        return Weight(len(body))
     payload_bytes = images = 0
     documents = []
     try:
         for message in _messages.decode(fields["messages"]):
             content = bytes(message.content)
-            if not content.startswith(b"["):
+            if not content.startswith(b"[") or not any(name in content for name in _PAYLOADS):
                 continue
             for part in _parts.decode(content):
                 if part.type == "image_url":
