@@ -183,9 +183,8 @@ def build_stations(settings: Settings, transports: Transports) -> dict[str, Stat
         if kind.transport not in transports:
             transports[kind.transport] = kind.transport()
         transport = transports[kind.transport]
-        stations[upstream.name] = Station(
-            upstream.name, kind.build(upstream.base_url, upstream.secret.get_secret_value()), transport
-        )
+        provider = kind.build(upstream.base_url, upstream.secret.get_secret_value(), upstream.headers)
+        stations[upstream.name] = Station(upstream.name, provider, transport)
     return stations
 
 

@@ -35,7 +35,7 @@ class Switchboard:
         return [self._show_one(upstream) for upstream in self._settings.upstreams]
 
     async def test(self, name: str) -> dict[str, Any]:
-        """Count the tokens of one word there: free, and it needs the secret. Raises ClientError for an unknown name.
+        """Ask there for what is free and needs the secret (`Provider.probe`). Raises ClientError for an unknown name.
 
         `ahead_s` is how far this machine's clock is ahead of the provider's, None if it told no time.
         """
@@ -58,7 +58,7 @@ class Switchboard:
     async def _ask(self, station: Station, body: bytes) -> tuple[int | None, str, int | None]:
         """(status, one word, seconds ahead): what `Provider.judge` calls a refusal, or the reason of a failure."""
         try:
-            outgoing = station.provider.address("count_tokens", "", (), body, stream=False)
+            outgoing = station.provider.address(station.provider.probe, "", (), body, stream=False)
             incoming = await station.transport.open(outgoing, connect_s=self._settings.timeouts.connect_s, head_s=TEST_S)
             try:
                 answer = await read_whole(incoming, ERROR_BODY_BYTES_MAX, idle_s=TEST_S, total_s=TEST_S)

@@ -275,6 +275,40 @@ def test_plain_http_to_another_machine_warns() -> None:
     )
 
 
+OPENAI = '[[upstreams]]\nname = "main"\nkind = "openai"\n'
+ROUTED = """
+[[models]]
+id = "m"
+routes = [{ upstream = "main" }]
+input = "1"
+output = "1"
+cache_write_5m = "1"
+cache_write_1h = "1"
+cache_read = "1"
+context_tokens = 1000
+max_output_tokens = 1000
+"""
+
+
+def test_an_upstream_of_openais_kind_has_its_own_address_and_headers() -> None:
+    (upstream,) = read(OPENAI + 'api_key = "x"\nheaders = { "HTTP-Referer" = "https://me.example" }' + ROUTED).upstreams
+    assert (upstream.base_url, upstream.headers) == ("https://api.openai.com/v1", (("HTTP-Referer", "https://me.example"),))
+    assert "me.example" not in repr(upstream)
+
+
+def test_a_server_of_ones_own_needs_no_secret() -> None:
+    settings = read(OPENAI + 'base_url = "http://127.0.0.1:8000/v1/"' + ROUTED)
+    (upstream,) = settings.upstreams
+    assert (upstream.base_url, upstream.secret.get_secret_value()) == ("http://127.0.0.1:8000/v1", "")
+    assert settings.warnings == ()
+
+
+def test_an_openai_address_without_a_path_warns() -> None:
+    assert read(OPENAI + 'base_url = "http://127.0.0.1:11434"' + ROUTED).warnings == (
+        "upstreams[main].base_url has no path: /chat/completions is added right behind the host. Most servers want /v1 there.",
+    )
+
+
 def test_a_secret_file_beside_the_config_is_read_and_its_mode_is_judged(tmp_path: Path) -> None:
     config, secret = tmp_path / "pagegrid.toml", tmp_path / "main.key"
     config.write_text('[[upstreams]]\nname = "main"\nkind = "anthropic"\napi_key_file = "main.key"\n')

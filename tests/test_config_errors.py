@@ -188,7 +188,7 @@ IN_UPSTREAMS = [
     ),
     (
         "[[upstreams]]\nname = 'main'\nkind = 'antropic'",
-        '3: option upstreams[main].kind: expected "anthropic" or "demo"; did you mean "anthropic"?',
+        '3: option upstreams[main].kind: expected "anthropic", "openai" or "demo"; did you mean "anthropic"?',
     ),
     ("[[upstreams]]\nname = 'main'", "1: option upstreams[main].kind: is missing"),
     ("[[upstreams]]\nkind = 'demo'", "1: option upstreams[#1].name: is missing"),
@@ -202,6 +202,50 @@ IN_UPSTREAMS = [
     ),
     (ANTHROPIC + "api_key = 'x'\nweight = 0", "5: option upstreams[main].weight: must be at least 1"),
     (ANTHROPIC + "api_key = 'x'\npriority = -1", "5: option upstreams[main].priority: must be at least 0"),
+    (
+        "[[upstreams]]\nname = 'main'\nkind = 'openai'",
+        '1: upstreams[main]: needs one of api_key_env, api_key_file and api_key, such as api_key_env = "OPENAI_API_KEY"',
+    ),
+    (
+        "[[upstreams]]\nname = 'main'\nkind = 'openai'\nbase_url = 'http://127.0.0.1/v1/chat/completions'",
+        "4: option upstreams[main].base_url: leave /chat/completions out: it is added to this address",
+    ),
+    (
+        ANTHROPIC + "api_key = 'x'\nheaders = { X-Title = 'x' }",
+        '5: option upstreams[main].headers: only an upstream of kind "openai" takes some; remove this option',
+    ),
+    *(
+        ("[[upstreams]]\nname = 'main'\nkind = 'openai'\napi_key = 'x'\nheaders = " + headers, f"5: option {message}")
+        for headers, message in [
+            ("'x'", 'upstreams[main].headers: expected a table such as { "X-Title" = "…" }, found a text in quotes'),
+            ("{ a = 1 }", "upstreams[main].headers.a: expected a text in quotes, found a whole number"),
+            (
+                f"{{ 'a b' = '{SECRET}' }}",
+                'upstreams[main].headers: expected names such as "HTTP-Referer": 1 to 64 letters, digits and "-"',
+            ),
+            (
+                f"{{ Authorization = '{SECRET}' }}",
+                'upstreams[main].headers: "Authorization" is set by the gateway itself; leave it out',
+            ),
+            ("{ Content-Length = '1' }", 'upstreams[main].headers: "Content-Length" is set by the gateway itself; leave it out'),
+            (
+                "{ X-A = '1', x-a = '2' }",
+                """upstreams[main].headers: "X-A" is there twice; the case of letters means nothing in a header's name""",
+            ),
+            *(
+                (
+                    f'{{ X-A = "{value}" }}',
+                    'upstreams[main].headers: the value of "X-A" must be 1 to 1024 visible ASCII characters, blanks only between'
+                    " them",
+                )
+                for value in ("", " a", "a\\r\\nx: y", "é", "a" * 1025)
+            ),
+            (
+                "{ " + ", ".join(f"x{i} = '1'" for i in range(17)) + " }",
+                "upstreams[main].headers: must be at most 16 headers",
+            ),
+        ]
+    ),
     *(
         (ANTHROPIC + f"api_key = 'x'\nbase_url = '{url}'", f"5: option upstreams[main].base_url: {message}")
         for url, message in [

@@ -21,7 +21,7 @@ from gateway.money import Factor
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
 
 SECRET = "sk-ant-api03-" + "S3cr3t" * 10
-ENVIRONMENT = {"ANTHROPIC_API_KEY": SECRET}
+ENVIRONMENT = {"ANTHROPIC_API_KEY": SECRET, "OPENROUTER_API_KEY": SECRET}
 
 MAIN = """
 [[upstreams]]
@@ -63,11 +63,13 @@ def test_the_example_loads_with_every_option_in_force(whole_example: Settings) -
     assert (whole_example.timeouts, whole_example.logging) == (Timeouts(), Logging())
     assert (whole_example.usage, whole_example.notices) == (Usage(), Notices())
     assert whole_example.plans["default"].models == {"claude-sonnet-5-5", "claude-haiku-5-5"}
-    assert [upstream.name for upstream in whole_example.upstreams] == ["main", "reserve", "by-environment", "in-this-file"]
     cheaper = Route("main", "provider-model-7", Factor.parse("0.9"))
     assert whole_example.routes["house-model"] == (cheaper, Route("reserve", "house-model"))
     virtual = whole_example.catalog.find("house-text")
     assert virtual is not None and virtual.serves == ("house-model", "claude-haiku-5-5") and virtual.priced_as_served
+    names = ["main", "reserve", "by-environment", "in-this-file", "openrouter"]
+    assert [upstream.name for upstream in whole_example.upstreams] == names
+    assert whole_example.routes["gpt-house"] == (Route("openrouter", "openai/gpt-5.6"),)
     assert whole_example.warnings == ()
 
 

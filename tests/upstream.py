@@ -1,4 +1,5 @@
-"""A scripted upstream: a real server on loopback that speaks the Anthropic protocol and does exactly what a test tells it.
+"""A scripted upstream: a real server on loopback that speaks the Anthropic protocol, and OpenAI's on …/chat/completions, and does
+exactly what a test tells it.
 
     async with ScriptedUpstream() as up:
         up.script(scripts.answer(Reply(text=("Hi",), usage=Usage(input_tokens=9, output_tokens=2))))

@@ -231,6 +231,7 @@ _EXPECTED = {
     "bool_type": "true or false",
     "tuple_type": "a list",
     "model_type": "a table in braces",
+    "dict_type": 'a table such as { "X-Title" = "…" }',
 }
 
 

@@ -21,7 +21,7 @@ from gateway.money import ONE, BadAmount, Factor, parse_deposit, parse_usd
 
 Network = IPv4Network | IPv6Network
 LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1"))
-Kind = Literal["anthropic", "demo"]
+Kind = Literal["anthropic", "openai", "demo"]
 
 BYTES_PER_MB = 1024 * 1024
 
@@ -31,6 +31,27 @@ _UPSTREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}", re.ASCII)
 _MODEL_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{{0,{NAME_CHARS_MAX - 1}}}", re.ASCII)
 # At most ten years, as the desk has it.
 _LIFETIME = re.compile(r"[1-9]\d{0,3}d|[1-9]\d{0,4}h|[1-9]\d{0,6}m", re.ASCII)
+_HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}", re.ASCII)
+_HEADER_VALUE = re.compile(r"[!-~](?:[ -~]{0,1022}[!-~])?")
+_HEADERS_MAX = 16
+# What a request is framed, signed and answered by.
+_HEADERS_OF_OURS = frozenset(
+    (
+        *(
+            "accept",
+            "accept-encoding",
+            "authorization",
+            "x-api-key",
+            "api-key",
+            "proxy-authorization",
+            "cookie",
+            "host",
+            "expect",
+        ),
+        *("content-type", "content-encoding", "content-length", "transfer-encoding", "te", "trailer", "upgrade"),
+        *("connection", "keep-alive", "proxy-connection"),
+    )
+)
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -163,6 +184,23 @@ def _environment_name(text: str) -> str:
     if not _ENVIRONMENT_NAME.fullmatch(text):
         raise ValueError("expected the name of an environment variable, such as ANTHROPIC_API_KEY, not the secret itself")
     return text
+
+
+def _headers(headers: dict[str, str]) -> dict[str, str]:
+    """A value is never repeated in a message, it may be a secret."""
+    lowered = [name.lower() for name in headers]
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError('expected names such as "HTTP-Referer": 1 to 64 letters, digits and "-"')
+        if name.lower() in _HEADERS_OF_OURS:
+            raise ValueError(f"{shown(name)} is set by the gateway itself; leave it out")
+        if lowered.count(name.lower()) > 1:
+            raise ValueError(f"{shown(name)} is there twice; the case of letters means nothing in a header's name")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise ValueError(f"the value of {shown(name)} must be 1 to 1024 visible ASCII characters, blanks only between them")
+    if len(headers) > _HEADERS_MAX:
+        raise ValueError(f"must be at most {_HEADERS_MAX} headers")
+    return headers
 
 
 def _upstream_model_name(text: str) -> str:
@@ -318,7 +356,8 @@ class PlanOptions(Options):
 
 
 class UpstreamOptions(Options):
-    """`base_url` of None is the kind's own; exactly one of the three secrets, none for a demo."""
+    """`base_url` of None is the kind's own; exactly one of the three secrets, none for a demo, at most one for a server of one's
+    own."""
 
     name: Annotated[str, AfterValidator(_upstream_name)]
     kind: Kind
@@ -327,6 +366,7 @@ class UpstreamOptions(Options):
     api_key_env: Annotated[str, AfterValidator(_environment_name)] | None = None
     api_key_file: str | None = None
     api_key: SecretStr | None = None
+    headers: Annotated[dict[str, str], AfterValidator(_headers)] = {}
     factor: PriceFactor = ONE
     priority: Annotated[int, Field(ge=0, le=1000)] = 0
     weight: Annotated[int, Field(ge=1, le=1_000_000)] = 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ from gateway.config.sections import Kind, UpstreamOptions
 from gateway.money import ONE, Factor
 
 ANTHROPIC_URL = "https://api.anthropic.com"
+OPENAI_URL = "https://api.openai.com/v1"
 
 SECRET_OPTIONS = ("api_key_env", "api_key_file", "api_key")
 
@@ -30,13 +31,14 @@ _USUAL_ENVIRONMENT_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}", re.ASCII)
 @dataclass(frozen=True, slots=True)
 class Upstream:
     """A provider account. `base_url` and `secret` are empty for a demo, the secret also of one that is not `enabled` unless it
-    stands in the file; a smaller `priority` is asked first."""
+    stands in the file; a smaller `priority` is asked first. `headers` go with every request there."""
 
     name: str
     kind: Kind
     enabled: bool = True
     base_url: str = ""
     secret: SecretStr = NO_SECRET
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     factor: Factor = ONE
     priority: int = 0
     weight: int = 1
@@ -61,6 +63,7 @@ def build_upstreams(
             enabled=options.enabled,
             base_url=_base_url(options, position, findings, warnings),
             secret=_secret(options, position, findings, folder, environ, secrets, warnings),
+            headers=_headers(options, position, findings),
             factor=options.factor,
             priority=options.priority,
             weight=options.weight,
@@ -86,10 +89,16 @@ def _base_url(options: UpstreamOptions, position: int, findings: Findings, warni
             findings.add(where, "a demo answers by itself; remove this option")
         return ""
     if options.base_url is None:
-        return ANTHROPIC_URL
-    if options.base_url.endswith("/v1"):
-        findings.add(where, "leave /v1 out: it is part of every path that is asked for")
+        return OPENAI_URL if options.kind == "openai" else ANTHROPIC_URL
     parts = urlsplit(options.base_url)
+    if options.kind == "anthropic" and options.base_url.endswith("/v1"):
+        findings.add(where, "leave /v1 out: it is part of every path that is asked for")
+    if options.kind == "openai" and options.base_url.endswith("/chat/completions"):
+        findings.add(where, "leave /chat/completions out: it is added to this address")
+    elif options.kind == "openai" and not parts.path:
+        warnings.append(
+            f"{findings.name(where)} has no path: /chat/completions is added right behind the host. Most servers want /v1 there."
+        )
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         warnings.append(f"{findings.name(where)} is plain http: the provider's secret and all prompts travel unencrypted.")
     return options.base_url
@@ -111,11 +120,12 @@ def _secret(
         for name in written:
             findings.add((*where, name), "a demo answers by itself; remove this option")
         return NO_SECRET
+    if not written and options.kind == "openai" and options.base_url is not None:
+        return NO_SECRET  # a server of one's own
     if not written:
         if not any(findings.blames(*where, name) for name in SECRET_OPTIONS):
-            findings.add(
-                where, 'needs one of api_key_env, api_key_file and api_key, such as api_key_env = "ANTHROPIC_API_KEY"', noun=""
-            )
+            usual = f"{options.kind.upper()}_API_KEY"
+            findings.add(where, f'needs one of api_key_env, api_key_file and api_key, such as api_key_env = "{usual}"', noun="")
         return NO_SECRET
     for name in written[1:]:
         findings.add((*where, name), f"only one secret is used, and {written[0]} is given too; remove one of them")
@@ -130,6 +140,12 @@ def _secret(
         assert options.api_key is not None
         text = options.api_key.get_secret_value()
     return NO_SECRET if text is None else check_secret(text, option, findings)
+
+
+def _headers(options: UpstreamOptions, position: int, findings: Findings) -> tuple[tuple[str, str], ...]:
+    if options.headers and options.kind != "openai":
+        findings.add(("upstreams", position, "headers"), 'only an upstream of kind "openai" takes some; remove this option')
+    return tuple(options.headers.items())
 
 
 def _from_environment(

@@ -11,26 +11,23 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import orjson
 
-from gateway.errors import ClientError
 from gateway.upstreams.base import Headers, Judgement, Operation, Outgoing
+from gateway.upstreams.headers import checked, content_type, first, parse_base_url, request_id, retry_after_s, shown
 from gateway.wire.call import Dialect
 
 PATHS: dict[Operation, str] = {"messages": "/v1/messages", "count_tokens": "/v1/messages/count_tokens"}
 # Sent only for a client that names no version; the later one refuses temperature, top_p and top_k.
 VERSION_DEFAULT = "2023-06-01"
-ANSWER_HEADERS = frozenset({"content-type", "retry-after", "x-should-retry"})
 # The whole message names the organisation's billing page, so only its beginning is fixed. It comes with status 400.
 CREDIT_EXHAUSTED = "Your credit balance is too low"
 
 _RATE_LIMIT_RESET = re.compile(r"anthropic-ratelimit-([a-z-]+)-reset")
 # RFC 3986 §3.4, with the brackets and bars that clients send bare and servers take.
 _QUERY_CHARACTERS = "!$&'()*+,;=:@/?%[]|-._~"
-_NOT_IN_A_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
-_REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
 class AnthropicProvider:
@@ -38,20 +35,21 @@ class AnthropicProvider:
     dialect: Dialect = "anthropic"
     estimates_tokens = False
     signs_thinking = True
+    probe: Operation = "count_tokens"
 
     def __init__(self, base_url: str, secret: str) -> None:
         """`base_url` with or without a trailing slash or `/v1`. Raises ValueError if it is not a plain http(s) address."""
-        self._base = _parse_base_url(base_url)
+        self._base = parse_base_url(base_url, "/v1")
         self._secret = secret
 
     def address(self, operation: Operation, query: str, headers: Headers, body: bytes, *, stream: bool) -> Outgoing:
         """Raises ClientError if a header that would be forwarded cannot stand in a request."""
-        forwarded = [(name, _checked(name, value)) for name, value in headers if name.startswith("anthropic-")]
+        forwarded = [(name, checked(name, value)) for name, value in headers if name.startswith("anthropic-")]
         if not any(name == "anthropic-version" for name, _ in forwarded):
             forwarded.append(("anthropic-version", VERSION_DEFAULT))
         forwarded += [
-            ("content-type", _checked("content-type", _content_type(headers))),
-            ("accept", _checked("accept", _first(headers, "accept", "application/json"))),
+            ("content-type", checked("content-type", content_type(headers))),
+            ("accept", checked("accept", first(headers, "accept", "application/json"))),
             # Identity: bytes are relayed as they come, and metered in passing.
             ("accept-encoding", "identity"),
             ("x-api-key", self._secret),
@@ -78,49 +76,21 @@ class AnthropicProvider:
             # The model is not at this deployment; where no deployment is left the dispatcher passes it verbatim.
             return Judgement("next", "model_not_found")
         if status == 429:
-            wait_s = _retry_after_s(headers)
+            wait_s = retry_after_s(headers)
             return Judgement("next", "rate_limited", _reset_s(headers) if wait_s is None else wait_s)
         if status == 529:
-            return Judgement("next", "overloaded", _retry_after_s(headers))
+            return Judgement("next", "overloaded", retry_after_s(headers))
         if status >= 500 or status in (403, 405, 408, 409, 410, 425):
             # Below 500: of this account, address or moment, not of the request.
-            return Judgement("next", word, _retry_after_s(headers))
+            return Judgement("next", word, retry_after_s(headers))
         # 406, 411, 414, 415, 431 …: every upstream would say the same of this request.
         return Judgement("final", word)
 
     def response_headers(self, headers: Headers) -> list[tuple[str, str]]:
-        return [(name, value) for name, value in headers if name in ANSWER_HEADERS]
+        return shown(headers)
 
     def upstream_request_id(self, headers: Headers) -> str:
-        """The provider's own id of the request, for support and the attempt's row; "" if it gave none of a plain form."""
-        value = _first(headers, "request-id", "")
-        return value if _REQUEST_ID.fullmatch(value) else ""
-
-
-def _parse_base_url(base_url: str) -> str:
-    parts = urlsplit(base_url.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("base_url must begin with https:// (or http://) and name a host")
-    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        raise ValueError("base_url must hold no user, query or fragment; the secret has an option of its own")
-    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
-    return f"{parts.scheme}://{parts.netloc}{path}"
-
-
-def _first(headers: Headers, name: str, default: str) -> str:
-    return next((value for header, value in headers if header == name), default)
-
-
-def _content_type(headers: Headers) -> str:
-    """The client's own; curl calls a body that names no type a form, and what comes here is known to be JSON."""
-    named = _first(headers, "content-type", "application/json")
-    return named if "json" in named.lower() else "application/json"
-
-
-def _checked(name: str, value: str) -> str:
-    if _NOT_IN_A_HEADER.search(value):
-        raise ClientError("invalid_request", f"the header {name} holds characters that no header may hold")
-    return value
+        return request_id(headers, "request-id")
 
 
 def _error_message(body: bytes) -> str:
@@ -131,19 +101,13 @@ def _error_message(body: bytes) -> str:
     return message if isinstance(message, str) else ""
 
 
-def _retry_after_s(headers: Headers) -> int | None:
-    """Whole seconds. The header's other form, a date, is sent by no provider that we know."""
-    value = _first(headers, "retry-after", "").strip()
-    return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
-
-
 def _reset_s(headers: Headers) -> int | None:
     """Until the exhausted limit is refilled: from the reset headers (RFC 3339), against the answer's own `date`.
 
     The provider's date rather than our clock: the judge stays pure, and a clock that is wrong here does no harm. The latest of
     the limits that have nothing left, or the earliest of all if none admits to it. None without a date.
     """
-    now_s = _seconds(parsedate_to_datetime, _first(headers, "date", ""))
+    now_s = _seconds(parsedate_to_datetime, first(headers, "date", ""))
     if now_s is None:
         return None
     waits, exhausted = [], []
@@ -152,7 +116,7 @@ def _reset_s(headers: Headers) -> int | None:
         reset_s = _seconds(datetime.fromisoformat, value) if match else None
         if match and reset_s is not None:
             waits.append(max(1, reset_s - now_s))
-            if _first(headers, f"anthropic-ratelimit-{match[1]}-remaining", "") == "0":
+            if first(headers, f"anthropic-ratelimit-{match[1]}-remaining", "") == "0":
                 exhausted.append(waits[-1])
     return max(exhausted) if exhausted else min(waits, default=None)
 

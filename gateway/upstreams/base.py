@@ -12,7 +12,8 @@ from typing import Literal, Protocol
 
 from gateway.wire.call import Dialect
 
-Operation = Literal["messages", "count_tokens"]
+# A provider serves those of its dialect: Anthropic's are messages and count_tokens, OpenAI's chat and models.
+Operation = Literal["messages", "count_tokens", "chat", "models"]
 Headers = Sequence[tuple[str, str]]
 
 
@@ -24,6 +25,7 @@ class Outgoing:
     headers: tuple[tuple[str, str], ...]
     body: bytes
     stream: bool
+    method: Literal["POST", "GET"] = "POST"
 
     def __repr__(self) -> str:
         return f"Outgoing({self.url}, {len(self.body)} bytes)"
@@ -51,6 +53,8 @@ class Provider(Protocol):
     """Whether its count_tokens is a guess; the client is told so by a header."""
     signs_thinking: bool
     """Whether its thinking blocks carry a signature that only this kind takes back."""
+    probe: Operation
+    """What is asked to see whether it can be reached and takes our secret: free everywhere."""
 
     def address(self, operation: Operation, query: str, headers: Headers, body: bytes, *, stream: bool) -> Outgoing:
         """The request to send for a client's request; `headers` are the client's, lower-case names, in order."""

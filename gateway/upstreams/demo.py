@@ -37,6 +37,7 @@ class DemoProvider:
     dialect: Dialect = "anthropic"
     estimates_tokens = True
     signs_thinking = False
+    probe: Operation = "count_tokens"
 
     def address(self, operation: Operation, query: str, headers: Headers, body: bytes, *, stream: bool) -> Outgoing:
         return Outgoing(f"demo:{_PATHS[operation]}", (), body, stream)

@@ -194,7 +194,8 @@ class HttpTransport:
         body = outgoing.body
         token = _loan.set(loan)
         try:
-            response = await self._session.post(
+            response = await self._session.request(
+                outgoing.method,
                 # encoded: the path and query go out exactly as the provider file wrote them.
                 URL(outgoing.url, encoded=True),
                 headers=CIMultiDict(outgoing.headers),

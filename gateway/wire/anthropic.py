@@ -1,9 +1,8 @@
 """Anthropic Messages: reading a request, and rendering what we say ourselves in that dialect.
 
 Validates only what we act on and forwards the rest unread: bodies are modern (PROTOCOL.md, item 12) and the provider judges them
-better. The body is decoded once, at its top level; what is acted on is then read from the raw values, each by itself, so that an
-odd shape in one of them costs only that one. Follows platform.claude.com/docs/en/api/messages and the types of the anthropic SDK
-2.11 (read 2026-11-20). Sizes are in `weight.py`, sessions and fingerprints in `conversation.py`.
+better. Follows platform.claude.com/docs/en/api/messages and the types of the anthropic SDK 2.11 (read 2026-11-20). What both
+dialects read alike is in `fields.py`, sizes are in `weight.py`, sessions and fingerprints in `conversation.py`.
 """
 
 from __future__ import annotations
@@ -15,10 +14,11 @@ from typing import Literal
 
 import msgspec
 
-from gateway.errors import KINDS, ClientError, GatewayError
+from gateway.errors import KINDS, GatewayError
 from gateway.wire import splice
 from gateway.wire.call import CacheClass, Call
 from gateway.wire.conversation import fingerprint_of, session_of
+from gateway.wire.fields import UNREADABLE, read_count, read_model, read_stream, read_top, refusal, require_messages, top_of
 from gateway.wire.sse import event_data
 from gateway.wire.weight import weigh, weigh_coarsely
 
@@ -29,36 +29,11 @@ PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 # The keys that steer billing and routing: a second one could show us another request than the upstream sees.
 STEERING_KEYS = ("model", "max_tokens", "stream", "stream_options")
 
-DEPTH_MAX = 200
-# Counting depth exactly costs as much as ten decodes, so that it is done where it is cheap. Beyond, the decoder's own guard
-# (some 900 levels) refuses; nothing in this house recurses over values that it does not act on, and the upstream has a limit too.
-_DEPTH_COUNTED_BYTES_MAX = 16_384
-# Above any model's; what is stored and multiplied stays an ordinary integer.
-_MAX_TOKENS_MAX = 2**31 - 1
 # PRICES.md: a web search tool without max_uses may search; LEDGER.md reserves for five.
 _SEARCHES_DEFAULT = 5
 _SEARCHES_MAX = 1_000
 
-_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,127}")
-_MODEL_LENGTH_MAX = 128
 _TTL_1H = re.compile(rb'"ttl"\s*:\s*"1h"')
-_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
-
-
-class _Top(msgspec.Struct):
-    """The fields that are read, for bodies that are too dense to be taken apart whole."""
-
-    model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    max_tokens: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    stream: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    messages: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    system: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    tools: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    thinking: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    metadata: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    speed: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    inference_geo: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Tool(msgspec.Struct):
@@ -80,14 +55,10 @@ class _ErrorEvent(msgspec.Struct):
     error: _Error
 
 
-_top = msgspec.json.Decoder(_Top)
+_top = top_of(*("model", "max_tokens", "stream", "messages", "system", "tools", "thinking", "metadata", "speed", "inference_geo"))
 _error_event = msgspec.json.Decoder(_ErrorEvent)
-_string = msgspec.json.Decoder(str)
-_integer = msgspec.json.Decoder(int)
 _tools = msgspec.json.Decoder(list[_Tool])
 _thinking = msgspec.json.Decoder(_Thinking)
-
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def parse_call(body: bytes, *, default_max_tokens: int = 0, operation: Operation = "messages") -> Call:
@@ -95,18 +66,14 @@ def parse_call(body: bytes, *, default_max_tokens: int = 0, operation: Operation
 
     With `default_max_tokens` > 0 a missing `max_tokens` is spliced into `Call.body`; count_tokens has none and gets none.
     """
-    if not body:
-        raise ClientError("invalid_request", "The body is empty; send a JSON object.")
-    fields = _read_top(body)
-    _reject_depth(body)
-    model = _read_model(fields)
-    max_tokens = _read_max_tokens(fields)
-    stream = _read_stream(fields)
-    if not fields.get("messages", b"").startswith(b"["):
-        raise _refusal("messages", "messages is required and must be a list.")
+    fields = read_top(body, _top, STEERING_KEYS)
+    model = read_model(fields)
+    max_tokens = read_count(fields, "max_tokens")
+    stream = read_stream(fields)
+    require_messages(fields)
     if max_tokens is None and operation == "messages":
         if default_max_tokens <= 0:
-            raise _refusal("max_tokens", "max_tokens is required.")
+            raise refusal("max_tokens", "max_tokens is required.")
         max_tokens = default_max_tokens
         body = splice.insert_first(body, "max_tokens", b"%d" % default_max_tokens)
     dense = splice.is_dense(body)
@@ -156,7 +123,7 @@ def read_error_type(event: bytes) -> str:
     """The `error.type` of an error event, "" if it does not say."""
     try:
         kind = _error_event.decode(event_data(event)).error.type
-    except _UNREADABLE:
+    except UNREADABLE:
         return ""
     return kind if isinstance(kind, str) else ""
 
@@ -164,68 +131,12 @@ def read_error_type(event: bytes) -> str:
 # --- the fields, each by itself ---
 
 
-def _read_top(body: bytes) -> Mapping[str, bytes]:
-    """The top level's raw values, with each steering key known to be there once at most and written plainly."""
-    members = splice.find_members(body)
-    if members is not None:
-        return {key: member.value for key, member in members.items()}
-    top = splice.decode_object(_top, body)
-    splice.reject_duplicates(body, STEERING_KEYS)
-    return {key: bytes(raw) for key, raw in msgspec.structs.asdict(top).items() if raw is not msgspec.UNSET}
-
-
-def _reject_depth(body: bytes) -> None:
-    """Refuses a small body that is nested too deeply; it is known to be JSON. See `_DEPTH_COUNTED_BYTES_MAX`."""
-    if len(body) > _DEPTH_COUNTED_BYTES_MAX or body.count(b"[") + body.count(b"{") <= DEPTH_MAX:
-        return
-    # Every other piece between unescaped quotes is outside of strings.
-    outside = b"".join(body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
-    brackets = outside.translate(_BRACES_TO_BRACKETS, _NOT_BRACKETS)
-    for _ in range(DEPTH_MAX):
-        if not brackets:
-            return
-        brackets = brackets.replace(b"[]", b"")  # takes the innermost level off
-    if brackets:
-        raise ClientError("invalid_request", f"The body is nested more than {DEPTH_MAX} levels deep.")
-
-
-def _read_model(fields: Mapping[str, bytes]) -> str:
-    if "model" not in fields:
-        raise _refusal("model", "model is required.")
-    try:
-        model = _string.decode(fields["model"])
-    except _UNREADABLE:
-        raise _refusal("model", "model must be a string.") from None
-    if not _MODEL.fullmatch(model):
-        raise _refusal("model", f"model is not a model id: {model[:_MODEL_LENGTH_MAX]!r}")
-    return model
-
-
-def _read_max_tokens(fields: Mapping[str, bytes]) -> int | None:
-    if "max_tokens" not in fields:
-        return None
-    try:
-        max_tokens = _integer.decode(fields["max_tokens"])
-    except _UNREADABLE:
-        max_tokens = 0
-    if not 1 <= max_tokens <= _MAX_TOKENS_MAX:
-        raise _refusal("max_tokens", "max_tokens must be a whole number of at least 1.")
-    return max_tokens
-
-
-def _read_stream(fields: Mapping[str, bytes]) -> bool:
-    stream = fields.get("stream", b"null")
-    if stream not in (b"true", b"false", b"null"):
-        raise _refusal("stream", "stream must be true or false.")
-    return stream == b"true"
-
-
 def _read_tools(fields: Mapping[str, bytes]) -> list[_Tool]:
     if "tools" not in fields:
         return []
     try:
         return _tools.decode(fields["tools"])
-    except _UNREADABLE:
+    except UNREADABLE:
         return []
 
 
@@ -255,10 +166,6 @@ def _thinking_hidden(fields: Mapping[str, bytes]) -> bool:
         return False
     try:
         thinking = _thinking.decode(fields["thinking"])
-    except _UNREADABLE:
+    except UNREADABLE:
         return False
     return thinking.type in ("enabled", "adaptive") and thinking.display not in ("summarized", "full")
-
-
-def _refusal(param: str, message: str) -> ClientError:
-    return ClientError("invalid_request", message, param=param)

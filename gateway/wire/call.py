@@ -22,6 +22,7 @@ class Call:
     what the request *asks* for (an answer says what was served). `thinking_signed`: earlier answers in it hold thinking that only
     the kind of upstream that signed it takes back. `session` is the session id found in `metadata.user_id`, "" if
     none; `fingerprint` stands for (model, system, tool names, first user message) where no client names its conversation.
+    `usage_asked`: the client of an OpenAI stream wants the chunk that tells its usage.
     """
 
     dialect: Dialect
@@ -41,3 +42,4 @@ class Call:
     choices: int = 1
     session: str = ""
     fingerprint: str = ""
+    usage_asked: bool = False

@@ -68,16 +68,19 @@ def session_of(fields: Mapping[str, bytes]) -> str:
     if "metadata" not in fields:
         return ""
     try:
-        user_id = _metadata.decode(fields["metadata"]).user_id
-        if not isinstance(user_id, str):
-            return ""
-        if not user_id.startswith("{"):
-            old = _OLD_USER_ID.fullmatch(user_id)
-            return old[1] if old else ""
-        session = _user_id.decode(user_id).session_id
+        return _session_in(_metadata.decode(fields["metadata"]).user_id)
     except _UNREADABLE:
         return ""
-    return _short(session) if isinstance(session, str) else ""
+
+
+def chat_session_of(fields: Mapping[str, bytes]) -> str:
+    """What a Chat Completions body names its conversation by, "" if it names none.
+
+    `prompt_cache_key` stands for what shares a prefix, and so a cache. `user` and `safety_identifier` name a person, whose
+    conversations are many: they count only where they hold Claude Code's own text, as a translating gateway leaves it there.
+    """
+    key = _text(fields, "prompt_cache_key")
+    return _short(key) or _session_in(_text(fields, "user")) or _session_in(_text(fields, "safety_identifier"))
 
 
 def fingerprint_of(fields: Mapping[str, bytes], model: str, tool_names: Iterable[object]) -> str:
@@ -86,17 +89,22 @@ def fingerprint_of(fields: Mapping[str, bytes], model: str, tool_names: Iterable
     Of system and message the *text* counts, not the bytes: clients move `cache_control` from turn to turn, and write the same
     text now as a string, now as a block.
     """
-    digest = hashlib.sha256()
     system = _texts(fields.get("system", b"null"))
     if system and system[0].startswith(_BILLING_BLOCK):
         del system[0]
-    parts = (
-        [model],
-        system,
-        [name for name in tool_names if isinstance(name, str)],
-        _first_user_texts(fields.get("messages", b"null")),
-    )
-    for part in parts:
+    _, first = _beginning(fields.get("messages", b"null"))
+    return _fingerprint(model, system, tool_names, first)
+
+
+def chat_fingerprint_of(fields: Mapping[str, bytes], model: str, tool_names: Iterable[object]) -> str:
+    """The same of a Chat Completions body, whose system texts are messages before the first of the user."""
+    system, first = _beginning(fields.get("messages", b"null"))
+    return _fingerprint(model, system, tool_names, first)
+
+
+def _fingerprint(model: str, system: list[str], tool_names: Iterable[object], first: list[str]) -> str:
+    digest = hashlib.sha256()
+    for part in ([model], system, [name for name in tool_names if isinstance(name, str)], first):
         # Lengths in front, so that no two different lists look alike.
         digest.update(b"%d;" % len(part))
         for text in part:
@@ -106,14 +114,38 @@ def fingerprint_of(fields: Mapping[str, bytes], model: str, tool_names: Iterable
     return digest.hexdigest()[:_HASH_HEX]
 
 
-def _first_user_texts(messages: bytes) -> list[str]:
+def _beginning(messages: bytes) -> tuple[list[str], list[str]]:
+    """The texts of what comes before the user's first message, and of that message."""
+    before: list[str] = []
     try:
         for message in _messages.decode(messages):
             if message.role == "user":
-                return _texts(bytes(message.content))
+                return before, _texts(bytes(message.content))
+            before += _texts(bytes(message.content))
     except _UNREADABLE:
         pass
-    return []
+    return before, []
+
+
+def _session_in(user_id: object) -> str:
+    """The session of Claude Code's user id, in either form; "" of any other."""
+    if not isinstance(user_id, str):
+        return ""
+    if not user_id.startswith("{"):
+        old = _OLD_USER_ID.fullmatch(user_id)
+        return old[1] if old else ""
+    try:
+        session = _user_id.decode(user_id).session_id
+    except _UNREADABLE:
+        return ""
+    return _short(session) if isinstance(session, str) else ""
+
+
+def _text(fields: Mapping[str, bytes], name: str) -> str:
+    try:
+        return _string.decode(fields.get(name, b""))
+    except _UNREADABLE:
+        return ""
 
 
 def _texts(content: bytes) -> list[str]:

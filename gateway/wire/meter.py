@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -81,6 +81,62 @@ class WholeReading:
     is_message: bool
 
 
+class Meter(Protocol):
+    """What the relay asks of a stream's meter, whatever dialect it reads."""
+
+    @property
+    def started(self) -> bool:
+        """Something of the answer was seen."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """The whole answer was seen: its own end, and no error before it."""
+        ...
+
+    @property
+    def errored(self) -> bool:
+        """The stream told of a failure itself."""
+        ...
+
+    @property
+    def usage(self) -> Usage:
+        """What was reported so far; all zeros before."""
+        ...
+
+    @property
+    def output_reported(self) -> bool:
+        """Tells a reported zero from none: without it the output is to be estimated."""
+        ...
+
+    @property
+    def last_reported_output(self) -> int: ...
+
+    @property
+    def visible_bytes(self) -> int:
+        """UTF-8 bytes of what a client can read of the answer."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """What the answer calls itself, "" if nothing."""
+        ...
+
+    @property
+    def unknown_fields(self) -> set[str]: ...
+
+    @property
+    def malformed(self) -> bool: ...
+
+    def feed(self, event: bytes) -> None:
+        """Take in one whole event. Raises nothing."""
+        ...
+
+    def end_of_body(self) -> None:
+        """The body came to its proper end, which some servers' streams end with."""
+        ...
+
+
 class AnthropicMeter:
     """Fed with each event of a stream, in order.
 
@@ -131,6 +187,9 @@ class AnthropicMeter:
         elif name == b"error":
             self.errored = True
 
+    def end_of_body(self) -> None:
+        """Nothing: message_stop alone ends an answer."""
+
     def _read_usage(self, event: bytes) -> None:
         try:
             decoded = _event.decode(event_data(event))
@@ -176,7 +235,7 @@ def meter_whole(body: bytes) -> WholeReading:
     )
 
 
-def estimated_usage(meter: AnthropicMeter, delivered: int | None = None) -> Usage:
+def estimated_usage(meter: Meter, delivered: int | None = None) -> Usage:
     """What to charge when the stream broke or the client left: what was reported, and output by what could be seen.
 
     `delivered` is the number of visible bytes that were delivered or drained, by default all that the meter was fed. Nothing

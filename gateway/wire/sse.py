@@ -89,6 +89,8 @@ def event_data(event: bytes) -> bytes:
     data_at = _ordinary_data_at(event)
     if data_at:
         return event[data_at:-2]
+    if event.startswith(b"data: ") and event.find(b"\n", 6) == len(event) - 2 and event.endswith(b"\n") and b"\r" not in event:
+        return event[6:-2]  # exactly `data: Y\n\n`, as OpenAI's are
     return b"\n".join(value for name, value in _fields(event) if name == b"data")
 
 

@@ -65,6 +65,43 @@ async def test_a_test_reaches_each_upstream_with_its_secret_and_costs_nothing(tm
         await gateway.assert_settled()
 
 
+CHATTING = """
+[[upstreams]]
+name = "{name}"
+kind = "openai"
+base_url = "{url}/v1"
+api_key = "upstream-secret-chat"
+[[models]]
+id = "{name}-model"
+routes = [{{ upstream = "{name}" }}]
+input = "1"
+output = "2"
+cache_write_5m = "1"
+cache_write_1h = "1"
+cache_read = "1"
+context_tokens = 1000
+max_output_tokens = 100
+"""
+
+
+async def test_a_test_asks_a_chat_server_for_its_models(tmp_path: Path) -> None:
+    async with (
+        ScriptedUpstream() as good,
+        ScriptedUpstream(default=scripts.refuse(401)) as revoked,
+        open_gateway(
+            tmp_path, more=CHATTING.format(name="good", url=good.url) + CHATTING.format(name="revoked", url=revoked.url)
+        ) as gateway,
+    ):
+        results = await acts.perform(gateway.house.desk, "test", "upstreams.test", {})
+        assert [(each["ok"], each["status"], each["detail"]) for each in results] == [
+            (True, 200, "ok"),
+            (False, 401, "secret_refused"),
+        ]
+        assert [(seen.method, seen.path) for seen in good.journal] == [("GET", "/v1/models")]
+        assert good.journal[0].header("authorization") == "Bearer upstream-secret-chat"
+        await gateway.assert_settled()
+
+
 async def test_a_cap_sends_further_requests_elsewhere(tmp_path: Path) -> None:
     released = asyncio.Event()
     async with (

@@ -45,6 +45,11 @@ class Seen:
         return self.target.partition("?")[0]
 
     @property
+    def is_chat(self) -> bool:
+        """Whether it was asked in OpenAI's dialect, and is to be answered so."""
+        return self.path.endswith("/chat/completions")
+
+    @property
     def query(self) -> str:
         return self.target.partition("?")[2]
 

@@ -27,6 +27,7 @@ class Reply:
     thinking: tuple[str, ...] = ()
     tool: str = ""  # name of a tool to call, with tool_input
     tool_input: dict[str, Any] = field(default_factory=dict)
+    more_tools: tuple[tuple[str, dict[str, Any]], ...] = ()  # called beside `tool`, in one turn
     usage: Usage = USUAL_USAGE
     model: str = ""  # what the answer calls itself; "": as requested
     stop_reason: str = ""  # "": end_turn or tool_use
@@ -157,8 +158,9 @@ def _blocks(reply: Reply) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
     if reply.text:
         deltas = [{"type": "text_delta", "text": piece} for piece in reply.text]
         blocks.append(({"type": "text", "text": "".join(reply.text)}, deltas))
-    if reply.tool:
-        text = json.dumps(reply.tool_input)
+    calls = [(reply.tool, reply.tool_input), *reply.more_tools] if reply.tool else []
+    for number, (name, given) in enumerate(calls, start=1):
+        text = json.dumps(given)
         deltas = [{"type": "input_json_delta", "partial_json": part} for part in (text[:5], text[5:])]
-        blocks.append(({"type": "tool_use", "id": "toolu_1", "name": reply.tool, "input": reply.tool_input}, deltas))
+        blocks.append(({"type": "tool_use", "id": f"toolu_{number}", "name": name, "input": given}, deltas))
     return blocks

@@ -1,6 +1,7 @@
-"""Ready-made scripts for tests/upstream.py: each call makes one `Script`. They stream or not, as the request asks.
+"""Ready-made scripts for tests/upstream.py: each call makes one `Script`. They stream or not, as the request asks, and speak the
+dialect of the path: a request to …/chat/completions is answered in OpenAI's, in the manner of one server or another.
 
-    answer(reply, ...)      an ordinary answer; options for delays, gates, pings, injected bytes, a cut
+    answer(reply, ...)      an ordinary answer; options for delays, gates, pings, injected bytes, a cut; chat=Manner(...)
     cut(at, how, reply)     an answer that breaks off
     refuse(status, ...)     an error body as the provider words it
     counted(n) models(*ids) html() redirect(url) zipped() huge_event(n)
@@ -19,7 +20,8 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from gateway.usage import Usage
-from tests.upstreams import replies
+from tests.upstreams import chat_replies, replies
+from tests.upstreams.chat_replies import Manner
 from tests.upstreams.exchange import Exchange, Script, Seen
 from tests.upstreams.replies import Event, Reply
 
@@ -29,6 +31,7 @@ USUAL = Reply()
 LEAKY: Headers = (
     ("set-cookie", "upstream_session=leak; Path=/"),
     ("anthropic-organization-id", "org-leak"),
+    ("openai-organization", "org-leak"),
     ("anthropic-ratelimit-requests-remaining", "49"),
     ("cf-ray", "leak-FRA"),
     ("server", "cloudflare-leak"),
@@ -54,6 +57,21 @@ ERRORS: Mapping[int, tuple[str, str]] = {
     504: ("timeout_error", "Request timed out"),
     529: ("overloaded_error", "Overloaded"),
 }
+# OpenAI's type, code and words, by the same statuses.
+CHAT_ERRORS: Mapping[int, tuple[str, str | None, str]] = {
+    400: ("invalid_request_error", "invalid_type", "Invalid type for 'messages': expected an array of objects."),
+    401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided: sk-up****cret."),
+    402: ("insufficient_balance", None, "Insufficient Balance"),
+    403: ("invalid_request_error", None, "Country, region, or territory not supported"),
+    404: ("invalid_request_error", "model_not_found", "The model `gpt-nobody` does not exist or you do not have access to it."),
+    413: ("invalid_request_error", None, "Request too large"),
+    422: ("invalid_request_error", None, "messages: unprocessable"),
+    429: ("requests", "rate_limit_exceeded", "Rate limit reached for gpt-m in organization org-leak on requests per min."),
+    500: ("server_error", None, "The server had an error while processing your request."),
+    503: ("server_error", None, "The engine is currently overloaded, please try again later."),
+    504: ("server_error", None, "Request timed out"),
+    529: ("server_error", None, "Overloaded"),
+}
 CREDIT_EXHAUSTED = "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade."
 
 
@@ -69,8 +87,9 @@ def answer(
     inject: Mapping[int, bytes] | None = None,
     cut_at: CutPoint | None = None,
     cut_how: CutWay = "reset",
+    chat: Manner = chat_replies.OPENAI,
 ) -> Script:
-    """An answer of `reply`.
+    """An answer of `reply`; `chat` is the manner in which a Chat Completions request is answered.
 
     `before_s` delays the head, `released` holds it back until set; `pace_s` waits before each event; `pause=(n, event)` waits
     for `event` before event number n (from 0); `quiet=(n, pings, gap_s)` says only pings for a while before event n;
@@ -90,7 +109,7 @@ def answer(
 
     async def stream(exchange: Exchange) -> None:
         await exchange.head(200, _headers(exchange.seen, "text/event-stream; charset=utf-8", headers))
-        events = replies.render_stream(reply, exchange.seen.model)
+        events = _events(exchange.seen, reply, chat)
         for number, event in enumerate(events[: _events_before_cut(events, cut_at)]):
             if pause is not None and pause[0] == number:
                 await pause[1].wait()
@@ -103,7 +122,8 @@ def answer(
 
     async def whole(exchange: Exchange) -> None:
         model = exchange.seen.model
-        body = replies.render_message(reply, model)
+        seen = exchange.seen
+        body = chat_replies.render_chat(reply, chat, seen.json) if seen.is_chat else replies.render_message(reply, model)
         exchange.seen.bill(reply.model or model, reply.usage)
         await exchange.head(200, _headers(exchange.seen, "application/json", headers), length=len(body))
         parts = {None: len(body), "head": 0, "end": len(body) - 1}
@@ -113,18 +133,23 @@ def answer(
     return script
 
 
-def cut(at: CutPoint, how: CutWay = "reset", reply: Reply = USUAL) -> Script:
-    return answer(reply, cut_at=at, cut_how=how)
+def cut(at: CutPoint, how: CutWay = "reset", reply: Reply = USUAL, chat: Manner = chat_replies.OPENAI) -> Script:
+    return answer(reply, cut_at=at, cut_how=how, chat=chat)
 
 
 def refuse(status: int, message: str = "", *, retry_after: str = "", headers: Headers = ()) -> Script:
     """The provider's refusal of that status; bills nothing."""
-    kind, usual = ERRORS[status]
     wait: Headers = (("retry-after", retry_after),) if retry_after else ()
 
     async def script(exchange: Exchange) -> None:
         fields = _headers(exchange.seen, "application/json", [*wait, *headers])
-        await exchange.body(status, fields, replies.render_error(kind, message or usual))
+        if exchange.seen.is_chat:
+            chat_kind, code, words = CHAT_ERRORS[status]
+            body = chat_replies.render_chat_error(chat_kind, message or words, code)
+        else:
+            kind, words = ERRORS[status]
+            body = replies.render_error(kind, message or words)
+        await exchange.body(status, fields, body)
 
     return script
 
@@ -134,7 +159,7 @@ def error_first(kind: str = "overloaded_error", message: str = "Overloaded") -> 
 
     async def script(exchange: Exchange) -> None:
         await exchange.head(200, _headers(exchange.seen, "text/event-stream", ()))
-        await exchange.send(replies.render_error_event(kind, message))
+        await exchange.send(_error_event(exchange.seen, kind, message))
         await exchange.end()
 
     return script
@@ -145,19 +170,20 @@ def error_after(count: int, kind: str = "overloaded_error", reply: Reply = USUAL
 
     async def script(exchange: Exchange) -> None:
         await exchange.head(200, _headers(exchange.seen, "text/event-stream", ()))
-        for event in replies.render_stream(reply, exchange.seen.model)[:count]:
+        for event in _events(exchange.seen, reply, chat_replies.OPENAI)[:count]:
             await _produce(exchange, reply, event)
-        await exchange.send(replies.render_error_event(kind, "broken in the middle"))
+        await exchange.send(_error_event(exchange.seen, kind, "broken in the middle"))
         await exchange.end()
 
     return script
 
 
 def whole_max_tokens(input_tokens: int = 25) -> Script:
-    """Bills and reports every token of the request's max_tokens."""
+    """Bills and reports every token of the request's max_tokens (or max_completion_tokens)."""
 
     async def script(exchange: Exchange) -> None:
-        spent = Usage(input_tokens=input_tokens, output_tokens=exchange.seen.json["max_tokens"])
+        asked = exchange.seen.json
+        spent = Usage(input_tokens=input_tokens, output_tokens=asked.get("max_tokens") or asked["max_completion_tokens"])
         await answer(Reply(usage=spent, stop_reason="max_tokens"))(exchange)
 
     return script
@@ -188,8 +214,16 @@ def counted(input_tokens: int) -> Script:
 
 
 def models(*ids: str) -> Script:
-    data = [{"type": "model", "id": id, "display_name": id, "created_at": "2026-01-01T00:00:00Z"} for id in ids]
-    page = {"data": data, "has_more": False, "first_id": ids[0] if ids else None, "last_id": ids[-1] if ids else None}
+    data = [
+        {"type": "model", "object": "model", "id": id, "display_name": id, "created_at": "2026-01-01T00:00:00Z"} for id in ids
+    ]
+    page = {
+        "object": "list",
+        "data": data,
+        "has_more": False,
+        "first_id": ids[0] if ids else None,
+        "last_id": ids[-1] if ids else None,
+    }
     return _fixed(200, "application/json", json.dumps(page).encode())
 
 
@@ -238,7 +272,16 @@ def _fixed(status: int, content_type: str, body: bytes, headers: Headers = ()) -
 def _headers(seen: Seen, content_type: str, more: Headers) -> list[tuple[str, str]]:
     own = {name for name, _ in more} - {"set-cookie"}
     leaky = [(name, value) for name, value in LEAKY if name not in own]
-    return [("content-type", content_type), ("request-id", f"req_upstream_{seen.number}"), *leaky, *more]
+    name = "x-request-id" if seen.is_chat else "request-id"
+    return [("content-type", content_type), (name, f"req_upstream_{seen.number}"), *leaky, *more]
+
+
+def _events(seen: Seen, reply: Reply, chat: Manner) -> list[Event]:
+    return chat_replies.render_chunks(reply, chat, seen.json) if seen.is_chat else replies.render_stream(reply, seen.model)
+
+
+def _error_event(seen: Seen, kind: str, message: str) -> bytes:
+    return chat_replies.render_chat_error_event(kind, message) if seen.is_chat else replies.render_error_event(kind, message)
 
 
 def _events_before_cut(events: list[Event], at: CutPoint | None) -> int:
@@ -265,4 +308,4 @@ async def _produce(exchange: Exchange, reply: Reply, event: Event) -> None:
 async def _only_pings(exchange: Exchange, pings: int, gap_s: float) -> None:
     for _ in range(pings):
         await asyncio.sleep(gap_s)
-        await exchange.send(replies.PING)
+        await exchange.send(chat_replies.KEEP_ALIVE if exchange.seen.is_chat else replies.PING)

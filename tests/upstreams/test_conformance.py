@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,11 @@ from gateway.proxy.ports import Incoming, Transport
 from gateway.upstreams.base import Judgement, Operation, Outgoing, Provider
 from gateway.upstreams.registry import KINDS
 from gateway.upstreams.transport import HttpTransport
+from gateway.wire.call import Dialect
+from gateway.wire.meter import AnthropicMeter, Meter, WholeReading, meter_whole
+from gateway.wire.openai import ask_for_usage
+from gateway.wire.openai_meter import OpenAIMeter, meter_whole_openai
+from gateway.wire.sse import Splitter
 from tests.upstream import ScriptedUpstream
 from tests.upstreams import scripts
 from tests.upstreams.replies import Reply
@@ -33,7 +38,13 @@ CLIENTS_OWN = [
     ("content-length", "99999"),
     ("transfer-encoding", "chunked"),
 ]
-ANTHROPIC_BODY = {"model": "claude-m", "max_tokens": 500, "messages": [{"role": "user", "content": "Say hi"}]}
+# A request that both dialects take.
+BODY = {"model": "claude-m", "max_tokens": 500, "messages": [{"role": "user", "content": "Say hi"}]}
+OPERATIONS: dict[Dialect, Operation] = {"anthropic": "messages", "openai": "chat"}
+METERS: dict[Dialect, type[AnthropicMeter] | type[OpenAIMeter]] = {"anthropic": AnthropicMeter, "openai": OpenAIMeter}
+WHOLE_METERS: dict[Dialect, Callable[[bytes], WholeReading]] = {"anthropic": meter_whole, "openai": meter_whole_openai}
+# As an operator writes it: of OpenAI's kind the base URL holds the version.
+BASES = {"openai": "/v1"}
 
 
 @dataclass
@@ -46,9 +57,24 @@ class Room:
     def scripted(self) -> bool:
         return isinstance(self.transport, HttpTransport)
 
-    def outgoing(self, *, operation: Operation = "messages", stream: bool = False, **fields: Any) -> Outgoing:
-        body = json.dumps(ANTHROPIC_BODY | {"stream": stream} | fields).encode()
-        return self.provider.address(operation, "beta=true", CLIENTS_OWN, body, stream=stream)
+    def outgoing(self, *, operation: Operation | None = None, stream: bool = False, **fields: Any) -> Outgoing:
+        body = json.dumps(BODY | {"stream": stream} | fields).encode()
+        if stream and self.provider.dialect == "openai":
+            body = ask_for_usage(body)
+        asked = operation or OPERATIONS[self.provider.dialect]
+        return self.provider.address(asked, "beta=true", CLIENTS_OWN, body, stream=stream)
+
+    async def streamed(self) -> tuple[list[bytes], Meter]:
+        incoming = await self.open(self.outgoing(stream=True))
+        assert dict(incoming.headers)["content-type"].startswith("text/event-stream")
+        events = Splitter().feed(await read(incoming))
+        meter = METERS[self.provider.dialect]()
+        for event in events:
+            meter.feed(event)
+        return events, meter
+
+    async def whole(self) -> WholeReading:
+        return WHOLE_METERS[self.provider.dialect](await read(await self.open(self.outgoing())))
 
     async def open(self, outgoing: Outgoing) -> Incoming:
         return await self.transport.open(outgoing, connect_s=5, head_s=5)
@@ -59,7 +85,7 @@ async def room(request: pytest.FixtureRequest) -> AsyncIterator[Room]:
     kind = KINDS[request.param]
     transport = kind.transport()
     async with ScriptedUpstream() as up:
-        yield Room(kind.build(up.url, SECRET), transport, up)
+        yield Room(kind.build(up.url + BASES.get(request.param, ""), SECRET, ()), transport, up)
         await transport.close()
 
 
@@ -71,14 +97,12 @@ async def read(incoming: Incoming) -> bytes:
     return b"".join(parts)
 
 
-def events_of(stream: bytes) -> list[Any]:
-    blocks = stream.decode().split("\n\n")
-    assert blocks.pop() == "", "a stream ends with a blank line"
-    return [json.loads(block.partition("data: ")[2]) for block in blocks]
+def data_of(event: bytes) -> Any:
+    return json.loads(event.decode().partition("data: ")[2])
 
 
 async def test_it_knows_its_name(room: Room) -> None:
-    assert KINDS[room.provider.kind].build("http://127.0.0.1", "s").kind == room.provider.kind
+    assert KINDS[room.provider.kind].build("http://127.0.0.1", "s", ()).kind == room.provider.kind
     assert room.provider.dialect in ("anthropic", "openai")
 
 
@@ -92,21 +116,31 @@ async def test_the_clients_credentials_and_framing_stay_here(room: Room) -> None
 
 async def test_the_body_is_the_clients_own(room: Room) -> None:
     body = b'{ "z": 1,  "model" : "claude-m", "a": [ ] }'
-    assert room.provider.address("messages", "", [], body, stream=False).body is body
+    assert room.provider.address(OPERATIONS[room.provider.dialect], "", [], body, stream=False).body is body
 
 
 async def test_a_whole_answer(room: Room) -> None:
     incoming = await room.open(room.outgoing())
-    message = json.loads(await read(incoming))
-    assert incoming.status == 200
-    assert message["type"] == "message" and message["model"] == "claude-m"
-    assert message["usage"]["input_tokens"] > 0 and message["usage"]["output_tokens"] > 0
+    assert (incoming.status, dict(incoming.headers)["content-type"]) == (200, "application/json")
+    reading = WHOLE_METERS[room.provider.dialect](await read(incoming))
+    assert reading.is_message and reading.model == "claude-m" and reading.stop_reason
+    assert reading.usage is not None and reading.usage.input_tokens > 0 and reading.usage.output_tokens > 0
+    assert (reading.unknown_fields, reading.malformed) == (frozenset(), False)
 
 
-async def test_a_stream_is_in_order_and_its_numbers_agree_with_the_whole(room: Room) -> None:
-    incoming = await room.open(room.outgoing(stream=True))
-    assert dict(incoming.headers)["content-type"].startswith("text/event-stream")
-    events = events_of(await read(incoming))
+async def test_a_stream_ends_properly_and_its_numbers_agree_with_the_whole(room: Room) -> None:
+    _, meter = await room.streamed()
+    assert (meter.started, meter.ended, meter.errored, meter.malformed) == (True, True, False, False)
+    assert (meter.model, meter.unknown_fields, meter.output_reported) == ("claude-m", set(), True)
+    assert meter.usage == (await room.whole()).usage
+    assert meter.visible_bytes > 0
+
+
+async def test_an_anthropic_stream_is_in_order(room: Room) -> None:
+    if room.provider.dialect != "anthropic":
+        return
+    raw, _ = await room.streamed()
+    events = [data_of(event) for event in raw]
     kinds = [event["type"] for event in events if event["type"] != "ping"]
     assert kinds[0] == "message_start" and kinds[-2:] == ["message_delta", "message_stop"]
     open_block = None
@@ -121,14 +155,16 @@ async def test_a_stream_is_in_order_and_its_numbers_agree_with_the_whole(room: R
             open_block = None
     assert open_block is None
     whole = json.loads(await read(await room.open(room.outgoing())))
-    assert events[-2]["usage"]["output_tokens"] == whole["usage"]["output_tokens"]
-    assert events[0]["message"]["usage"]["input_tokens"] == whole["usage"]["input_tokens"]
     assert events[-2]["delta"]["stop_reason"] == whole["stop_reason"]
 
 
-async def test_tokens_are_counted(room: Room) -> None:
-    counted = json.loads(await read(await room.open(room.outgoing(operation="count_tokens"))))
-    assert type(counted["input_tokens"]) is int and counted["input_tokens"] > 0
+async def test_its_probe_is_answered_and_names_the_secret(room: Room) -> None:
+    outgoing = room.outgoing(operation=room.provider.probe)
+    answer = json.loads(await read(await room.open(outgoing)))
+    assert answer.get("input_tokens", 0) > 0 or answer["data"]
+    if room.scripted:
+        assert SECRET in str(outgoing.headers)
+        assert room.up.journal[0].method == outgoing.method
 
 
 async def test_a_malformed_request_passes_verbatim(room: Room) -> None:
@@ -182,4 +218,4 @@ async def test_abort_after_the_end_is_harmless(room: Room) -> None:
 @pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.transport is HttpTransport])
 def test_an_address_that_is_none_is_refused_at_construction(kind: str) -> None:
     with pytest.raises(ValueError, match="base_url"):
-        KINDS[kind].build("not an address", SECRET)
+        KINDS[kind].build("not an address", SECRET, ())

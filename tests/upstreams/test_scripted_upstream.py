@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
+import openai
 import pytest
+from openai import AsyncOpenAI
 
 from gateway.errors import UpstreamError
 from gateway.upstreams.base import Outgoing
@@ -14,6 +17,7 @@ from gateway.upstreams.transport import HttpTransport
 from gateway.usage import Usage
 from tests.upstream import Billed, ScriptedUpstream, contains, path_is
 from tests.upstreams import scripts
+from tests.upstreams.chat_replies import Manner
 from tests.upstreams.replies import PING, Reply
 
 RICH = Reply(
@@ -159,3 +163,82 @@ async def test_an_error_in_a_script_is_not_lost() -> None:
             with pytest.raises(UpstreamError):
                 await client.post()
     await transport.close()
+
+
+@pytest.fixture
+async def sdk(client: Client) -> AsyncIterator[AsyncOpenAI]:
+    """The official client, pointed at the scripted upstream."""
+    async with AsyncOpenAI(api_key="sk-test", base_url=client.up.url + "/v1", max_retries=0) as sdk:
+        yield sdk
+
+
+HI: list[Any] = [{"role": "user", "content": "hi"}]
+CHATTY = Reply(
+    text=("It ", "rains."),
+    tool="note",
+    tool_input={"a": 1},
+    more_tools=(("look", {"b": [2]}),),
+    usage=Usage(input_tokens=10, output_tokens=40, cache_read_tokens=5),
+)
+
+
+async def test_the_official_sdk_reads_a_whole_chat(client: Client, sdk: AsyncOpenAI) -> None:
+    client.up.script(scripts.answer(CHATTY))
+    answer = await sdk.chat.completions.create(model="gpt-m", messages=HI, n=2)
+    assert [choice.message.content for choice in answer.choices] == ["It rains."] * 2
+    calls = answer.choices[0].message.tool_calls or []
+    assert [(call.function.name, json.loads(call.function.arguments)) for call in calls if call.type == "function"] == [
+        ("note", {"a": 1}),
+        ("look", {"b": [2]}),
+    ]
+    assert answer.usage is not None and (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (15, 40)
+    seen = client.up.journal[0]
+    assert (seen.path, seen.header("authorization")) == ("/v1/chat/completions", "Bearer sk-test")
+    assert seen.billed == Billed("gpt-m", CHATTY.usage)
+
+
+async def test_the_official_sdk_puts_a_streamed_chat_together(client: Client, sdk: AsyncOpenAI) -> None:
+    client.up.script(scripts.answer(CHATTY))
+    async with sdk.chat.completions.stream(model="gpt-m", messages=HI, stream_options={"include_usage": True}) as stream:
+        async for _ in stream:
+            pass
+        message = (await stream.get_final_completion()).choices[0].message
+    assert message.content == "It rains."
+    assert [call.function.arguments for call in message.tool_calls or []] == ['{"a": 1}', '{"b": [2]}']
+    assert client.up.journal[0].billed == Billed("gpt-m", CHATTY.usage)
+
+
+@pytest.mark.parametrize(("asked", "told"), [(False, 0), (True, 1)])
+async def test_usage_is_told_to_who_asks(client: Client, sdk: AsyncOpenAI, asked: bool, told: int) -> None:
+    stream = await sdk.chat.completions.create(model="m", messages=HI, stream=True, stream_options={"include_usage": asked})
+    chunks = [chunk async for chunk in stream]
+    assert sum(chunk.usage is not None for chunk in chunks) == told
+    assert all(chunk.choices for chunk in chunks[: len(chunks) - told])
+    assert chunks[-1 - told].choices[0].finish_reason == "stop"
+
+
+async def test_chats_are_refused_broken_and_left_without_an_end_in_openais_words(client: Client, sdk: AsyncOpenAI) -> None:
+    client.up.script(scripts.refuse(429, retry_after="3"), scripts.error_first(), scripts.answer(chat=Manner(done=False)))
+    with pytest.raises(openai.RateLimitError) as caught:
+        await sdk.chat.completions.create(model="m", messages=HI)
+    assert caught.value.code == "rate_limit_exceeded" and caught.value.response.headers["retry-after"] == "3"
+    with pytest.raises(openai.APIError, match="Overloaded"):
+        async for _ in await sdk.chat.completions.create(model="m", messages=HI, stream=True):
+            pass
+    stream = await client.post(stream=True, path="/v1/chat/completions")
+    assert b"[DONE]" not in stream and b'"finish_reason":"stop"' in stream
+    assert [seen.billed for seen in client.up.journal[:2]] == [None, None]
+
+
+async def test_a_cut_chat_bills_what_was_made(client: Client) -> None:
+    for at in ("request", "head", "start", "middle", "end"):
+        client.up.script(scripts.cut(at, "fin", CHATTY))
+        with pytest.raises(UpstreamError):
+            await client.post(stream=True, path="/v1/chat/completions")
+    outputs = [seen.billed.usage.output_tokens if seen.billed else None for seen in client.up.journal]
+    assert outputs[:3] == [None, None, 0] and outputs[4] == 40
+    assert outputs[3] is not None and 0 < outputs[3] < 40
+
+
+async def test_the_official_sdk_lists_the_models(sdk: AsyncOpenAI) -> None:
+    assert [model.id async for model in await sdk.models.list()] == ["claude-sonnet-5-5", "claude-haiku-5-5"]

@@ -29,6 +29,12 @@ EVENTS = [
     (b"event: a\n\n", b"a", b""),
     (b"\n\n", b"", b""),
     (b"\nevent: a\ndata: 1\n\n", b"a", b"1"),
+    (b"data: 1\n\n", b"", b"1"),
+    (b"data:  1 \n\n", b"", b" 1 "),
+    (b"data: \n\n", b"", b""),
+    (b"data: 1\r\n\n", b"", b"1"),
+    (b"data: 1\rdata: 2\n\n", b"", b"1\n2"),
+    (b"data: 1\ndata: 2\n\n", b"", b"1\n2"),
 ]
 
 
