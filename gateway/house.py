@@ -81,7 +81,7 @@ async def open_house(settings: Settings, data_dir: Path, clock: Clock | None = N
         conn, boot_id = _open_ledger(path, clock)
         async with database.reading(path) as reader:
             house, transports = await _build(settings, data_dir, conn, reader, boot_id, clock)
-            chores = start_chores(house.walk, house.desk)
+            chores = start_chores(house.walk, house.desk, lambda: house.settings.usage.retention_days)
             try:
                 yield house
             finally:

@@ -24,7 +24,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from gateway.catalog import Catalog
-from gateway.desk import backup, keys, models, statements, upstreams, usage, users, wallets
+from gateway.desk import backup, keys, models, statements, upstreams, usage, usage_reports, users, wallets
 from gateway.desk.desk import Desk
 from gateway.errors import ClientError, GatewayError
 from gateway.storage import database
@@ -69,6 +69,7 @@ READS: Mapping[str, Callable[..., Any]] = {
     "keys.list": keys.list_keys,
     "keys.show": keys.show_key,
     "usage.get": usage.get_usage,
+    "usage.report": usage_reports.report_usage,
     "ledger.show": statements.show_ledger,
     "ledger.audit": statements.audit_file,
     "backup.create": backup.create_backup,

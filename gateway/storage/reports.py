@@ -253,7 +253,7 @@ def _id_ranges(conn: sqlite3.Connection, asked: Range, before_id: int | None) ->
         """,
         {**_parameters(asked), "times": _json(times)},
     ).fetchone()
-    ranges = [(rolled_up_to, top)] + ([] if first is None else [(first - 1, min(last, rolled_up_to, top))])
+    ranges = [(rolled_up_to, top)] + ([] if first is None else [(first - 1, min(last, top))])
     return [(low, high) for low, high in ranges if low < high]
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sqlite3
 
+import orjson
+
 from gateway.ids import lowest_id
-from gateway.storage.rollups import DAY_MS, mark
+from gateway.storage.rollups import mark
 
 # Requests per job of the writer (measured; bench/README.md). The index of the providers' ids, in no order, is most of it.
 SLICE_ROWS = 500
@@ -28,23 +30,21 @@ def start_pruning(conn: sqlite3.Connection, before_ms: int) -> None:
 def prune_detail(conn: sqlite3.Connection, before_ms: int, rows: int = SLICE_ROWS) -> bool:
     """Delete attempts and details of at most `rows` requests that were settled before; whether there is more.
 
-    An id tells when a request began; none runs for more than a day.
+    They are looked for by their ids, which tell when they began; one that ran over the limit, or whose clock jumped, stays.
     """
-    end = min(lowest_id(max(0, before_ms - DAY_MS)) - 1, mark(conn))
-    last = conn.execute(
+    found = conn.execute(
         """
-        select min(id) from (
-          select * from (select request_id as id from request_details where request_id <= :end order by 1 limit 1 offset :rows)
-          union all
-          select * from (select request_id from attempts where request_id <= :end order by 1 limit 1 offset :rows * 3)
-        )
+        select d.request_id from request_details as d left join usage as u on u.request_id = d.request_id
+        where d.request_id <= ? and (u.at_ms is null or u.at_ms < ?)
+        order by d.request_id
+        limit ?
         """,
-        {"end": end, "rows": rows - 1},
-    ).fetchone()[0]
-    high = end if last is None else last
+        (min(lowest_id(before_ms) - 1, mark(conn)), before_ms, rows),
+    ).fetchall()
+    ids = orjson.dumps([row[0] for row in found]).decode()
     for table in ("attempts", "request_details"):
-        conn.execute(f"delete from {table} where request_id <= ?", (high,))
-    return high < end
+        conn.execute(f"delete from {table} where request_id in (select value from json_each(?))", (ids,))
+    return len(found) == rows
 
 
 def prune_sessions(conn: sqlite3.Connection, before_ms: int, rows: int = 4 * SLICE_ROWS) -> bool:
