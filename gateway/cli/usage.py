@@ -85,7 +85,7 @@ def _print_report(found: dict[str, Any]) -> None:
     names = {"key": ("key_id", "key_name")}
     columns = [column for by in found["group_by"] for column in names.get(by, (by,))]
     figures = ["REQUESTS", "INPUT", "OUTPUT", "CACHE WRITE", "CACHE READ", "COST", "PAID", "UPSTREAM", "MARGIN"]
-    rows = [[*(str(row[column] or "-") for column in columns), *_figures(row)] for row in found["data"]]
+    rows = [[*(_printable(str(row[column] or "-")) for column in columns), *_figures(row)] for row in found["data"]]
     out(f"from {found['start']} to {found['end']}")
     headers = [*(column.replace("_", " ").upper() for column in columns), *figures]
     total = [["total", *[""] * (len(columns) - 1), *_figures(found["total"])]] if rows else []
@@ -94,6 +94,11 @@ def _print_report(found: dict[str, Any]) -> None:
         say(f"Of {unknown} of these requests it is not known what they cost upstream.")
     if found.get("detail_since"):
         say(f"Sessions and agents are known since {found['detail_since']}.")
+
+
+def _printable(text: str) -> str:
+    """Sessions and agents are what clients call them: nothing that a terminal would obey."""
+    return text if text.isprintable() else ascii(text)
 
 
 def _figures(row: dict[str, Any]) -> list[str]:
