@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from gateway.desk.usage_reports import parse_question, render_csv_page, report_of_owner, report_usage
+from gateway.desk.usage_reports import _render_cursor, parse_question, render_csv_page, report_of_owner, report_usage
 from gateway.storage import retention, rollups
 from gateway.storage.database import open_reader, open_writer
 from gateway.storage.ledger import LedgerWriter
@@ -115,8 +115,6 @@ def owner(
 
 def middle(path: Path, wallet_id: int) -> str:
     """The cursor that a client has after half of the requests."""
-    from gateway.desk.usage_reports import _render_cursor
-
     with closing(open_reader(path)) as conn:
         half = conn.execute("select count(*) / 2 from usage where wallet_id = ?", (wallet_id,)).fetchone()[0]
         sql = "select request_id from usage where wallet_id = ? order by request_id desc limit 1 offset ?"

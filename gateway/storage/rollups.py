@@ -23,6 +23,8 @@ from typing import Any
 
 import orjson
 
+from gateway.storage.readonly import snapshot
+
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 # Rows of usage per job of the writer: some 6 ms (measured; bench/README.md).
 SLICE_ROWS = 500
@@ -217,8 +219,7 @@ def _stored_days(table: str, at: str) -> str:
 def _difference(conn: sqlite3.Connection, day: int, ids: tuple[int, ...] | None) -> Difference:
     names = ", ".join(OWN_MEASURES)
     sums = ", ".join(f"sum({told})" for told in OWN_MEASURES.values())
-    conn.execute("begin")
-    try:
+    with snapshot(conn):
         hours = conn.execute(
             f"""
             select hour_at_ms, wallet_id, key_id, model, {names}, first_request_id, last_request_id
@@ -244,8 +245,6 @@ def _difference(conn: sqlite3.Connection, day: int, ids: tuple[int, ...] | None)
             """,
             (min(first for first, _ in known), max(last for _, last in known), day, day + DAY_MS),
         ).fetchall()
-    finally:
-        conn.execute("commit")
     return Difference(day, _subtract(truth, hours), _subtract([(day, *row[1:]) for row in truth], days))
 
 
