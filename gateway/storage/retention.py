@@ -14,7 +14,7 @@ from gateway.ids import lowest_id
 from gateway.storage.rollups import mark
 
 # Requests per job of the writer (measured; bench/README.md). The index of the providers' ids, in no order, is most of it.
-SLICE_ROWS = 500
+SLICE_ROWS = 250
 
 
 def detail_from_ms(conn: sqlite3.Connection) -> int:
@@ -47,7 +47,7 @@ def prune_detail(conn: sqlite3.Connection, before_ms: int, rows: int = SLICE_ROW
     return len(found) == rows
 
 
-def prune_sessions(conn: sqlite3.Connection, before_ms: int, rows: int = 4 * SLICE_ROWS) -> bool:
+def prune_sessions(conn: sqlite3.Connection, before_ms: int, rows: int = 8 * SLICE_ROWS) -> bool:
     """Delete at most `rows` sums by session of hours before; whether there is more."""
     key = "hour_at_ms, wallet_id, key_id, model, session, agent"
     last = conn.execute(
