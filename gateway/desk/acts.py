@@ -169,8 +169,9 @@ def parse_texts(act: str, texts: Mapping[str, str]) -> dict[str, Any]:
     Raises ClientError.
     """
     shape = _shape(_find(act))
-    given = {name: text.split(",") if _takes_list(act, name) else text for name, text in texts.items()}
-    return _checked(act, shape, lambda: shape.model_validate_strings(given))
+    lists = {name: text.split(",") for name, text in texts.items() if _takes_list(act, name)}
+    plain = {name: text for name, text in texts.items() if name not in lists}
+    return {**_checked(act, shape, lambda: shape.model_validate_strings(plain)), **lists}
 
 
 def _takes_list(act: str, name: str) -> bool:
