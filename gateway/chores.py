@@ -4,8 +4,10 @@ twice a second    how late the event loop is
 every second      each open stream looks at what no event would tell it
 every 5 seconds   whose balance fell below its threshold
 every minute      a hold that no running request owns is resolved as a crash's would be, and rings: it is our bug
+                  usage is rolled up
 every hour        audit since the last checkpoint
-every day         the whole audit
+                  detail past its retention is pruned (by whole days, so mostly nothing)
+every day         the whole audit; the roll-ups are compared with usage
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from dataclasses import replace
 
 from gateway.desk.desk import Desk
 from gateway.desk.ledger import run_audit
+from gateway.desk.rollups import RollUp, prove_rollups, prune
 from gateway.ids import render_id
 from gateway.metrics import alarm, loop_lag_ms
 from gateway.notices import LOOK_EVERY_S, Notifier
@@ -33,14 +36,24 @@ MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 LAG_EVERY_S = 0.5
 
 
-def start_chores(walk: Walk, desk: Desk, notifier: Notifier) -> list[asyncio.Task[None]]:
+def start_chores(walk: Walk, desk: Desk, notifier: Notifier, retention_days: Callable[[], int]) -> list[asyncio.Task[None]]:
     """The tasks; the house cancels and awaits them when it closes."""
+    rolling = RollUp()
 
     async def tick() -> None:
         watch_streams(walk)
 
     async def watch() -> None:
         await resolve_forgotten_holds(walk, desk)
+
+    async def roll_up() -> None:
+        await rolling.run(desk)
+
+    async def prune_detail() -> None:
+        await prune(desk, retention_days())
+
+    async def prove() -> None:
+        await prove_rollups(desk)
 
     async def audit_recent() -> None:
         await run_audit(desk, since_checkpoint=True)
@@ -52,8 +65,12 @@ def start_chores(walk: Walk, desk: Desk, notifier: Notifier) -> list[asyncio.Tas
         (1, tick),
         (LOOK_EVERY_S, notifier.look),
         (MINUTE_S, watch),
+        (MINUTE_S, roll_up),
         (HOUR_S, audit_recent),
+        # Not every day: a server that is restarted every night would never come to it.
+        (HOUR_S, prune_detail),
         (DAY_S, audit_whole),
+        (DAY_S, prove),
     )
     return [asyncio.create_task(_every(seconds, chore)) for seconds, chore in chores] + [asyncio.create_task(measure_loop_lag())]
 

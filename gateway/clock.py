@@ -7,6 +7,7 @@ a wall clock may jump by a day, the other never does.
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import Protocol
 
 
@@ -26,3 +27,8 @@ class SystemClock:
 
     def now_ms(self) -> int:
         return time.monotonic_ns() // 1_000_000
+
+
+def rfc3339(at_ms: int) -> str:
+    """UTC, to the second."""
+    return datetime.fromtimestamp(at_ms // 1000, UTC).isoformat().replace("+00:00", "Z")

@@ -91,7 +91,7 @@ async def open_house(settings: Settings, data_dir: Path, clock: Clock | None = N
         conn, boot_id = _open_ledger(path, clock)
         async with database.reading(path) as reader:
             house = await _build(settings, data_dir, conn, reader, boot_id, clock)
-            chores = start_chores(house.walk, house.desk, house.notifier)
+            chores = start_chores(house.walk, house.desk, house.notifier, lambda: house.settings.usage.retention_days)
             try:
                 yield house
             finally:

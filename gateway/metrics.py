@@ -23,7 +23,7 @@ from gateway.usage import Usage
 
 logger = logging.getLogger("gateway.alarm")
 
-Alarm = Literal["audit", "forgotten_hold", "freeze", "ledger", "overrun", "upstream", "writer"]
+Alarm = Literal["audit", "forgotten_hold", "freeze", "ledger", "overrun", "rollups", "upstream", "writer"]
 # Those that are known before they are hit: a rate can only be taken of a count that was seen at 0.
 LIMITS = (
     *("rpm", "tpm", "concurrent", "requests_per_day", "tokens_per_month"),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 
 from gateway.api.frame import answer_json
 from gateway.api.sink import HttpSink
+from gateway.clock import rfc3339
 from gateway.desk.usage import find_usage_of
 from gateway.errors import ClientError, HouseError
 from gateway.house import House
@@ -38,7 +38,7 @@ async def get_key(house: House, request: web.Request, inbound: Inbound, sink: Ht
             "limits": {level.name.removesuffix("_nanos"): _level(level) for level in levels},
             "models": None if key.models is None else sorted(key.models),
             "addresses": [str(network) for network in key.addresses] or None,
-            "expires_at": None if key.dead_at_ms is None else _rfc3339(key.dead_at_ms),
+            "expires_at": None if key.dead_at_ms is None else rfc3339(key.dead_at_ms),
         },
     )
 
@@ -53,7 +53,7 @@ def _level(level: Level) -> dict[str, Any]:
     }
     if level.name.endswith("_nanos"):
         amounts = {f"{name}_usd": format_usd(nanos) for name, nanos in amounts.items()}
-    return {**amounts, "resets_at": None if level.resets_at_ms is None else _rfc3339(level.resets_at_ms)}
+    return {**amounts, "resets_at": None if level.resets_at_ms is None else rfc3339(level.resets_at_ms)}
 
 
 async def get_credits(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
@@ -84,7 +84,3 @@ async def get_usage(house: House, request: web.Request, inbound: Inbound, sink: 
     if usage is None:
         raise ClientError("not_found", "No request of yours has this id.")
     await answer_json(sink, usage)
-
-
-def _rfc3339(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

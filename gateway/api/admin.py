@@ -78,6 +78,7 @@ OFFERED: Mapping[str, tuple[str, str]] = {
         "What was administered, newest first; `next_before` of an answer, as `before`, leads to older entries.",
     ),
     "usage.get": ("GET", "One request, by our id or the provider's: what it used, what it cost, and how that came about."),
+    "usage.report": ("GET", "What was used by day, model, key, user, session or agent, with revenue, upstream cost and margin."),
     "ledger.show": ("GET", "A user's statement of account, oldest line first."),
     "ledger.audit": ("POST", "Check every invariant of the ledger from the first transfer on; a wallet found broken is frozen."),
     "configuration.reload": ("POST", "Read the configuration again; a mistake in it changes nothing and is told."),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-Endpoint = Literal["messages", "count_tokens", "models", "model", "usage", "key", "credits", "hello"]
+Endpoint = Literal["messages", "count_tokens", "models", "model", "usage", "usage_report", "key", "credits", "hello"]
 
 # (endpoint, path behind the version, whether clients append it without a version)
 _ENDPOINTS: tuple[tuple[Endpoint, str, bool], ...] = (
@@ -19,6 +19,7 @@ _ENDPOINTS: tuple[tuple[Endpoint, str, bool], ...] = (
     ("models", "/models", True),
     ("model", "/models/{model:.+}", True),
     ("usage", "/usage/{request_id}", False),
+    ("usage_report", "/usage", False),
     ("key", "/key", False),
     ("credits", "/credits", False),
 )

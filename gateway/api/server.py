@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from gateway.api.models import get_model, list_models
 from gateway.api.paths import Endpoint, endpoint_paths, is_api_path
 from gateway.api.sink import HttpSink
 from gateway.api.tls import Tls
+from gateway.api.usage import REPORTS, REPORTS_AT_ONCE, report_usage
 from gateway.errors import ClientError, HouseError
 from gateway.house import House
 from gateway.proxy.counting import count_tokens
@@ -45,12 +47,14 @@ async def serving(house: House, host: str, port: int, tls: Tls | None = None) ->
 def build_app(house: House) -> web.Application:
     app = web.Application()
     app[HOUSE] = house
+    app[REPORTS] = asyncio.Semaphore(REPORTS_AT_ONCE)
     handlers: dict[Endpoint, tuple[str, Handler]] = {
         "messages": ("POST", _messages),
         "count_tokens": ("POST", _count_tokens),
         "models": ("GET", list_models),
         "model": ("GET", get_model),
         "usage": ("GET", get_usage),
+        "usage_report": ("GET", report_usage),
         "key": ("GET", get_key),
         "credits": ("GET", get_credits),
         "hello": ("GET", _hello),
@@ -108,7 +112,7 @@ async def _raise_not_found(house: House, request: web.Request, inbound: Inbound,
     raise ClientError(
         "not_found",
         "There is no such endpoint. Offered are POST /v1/messages and /v1/messages/count_tokens, GET /v1/models, /v1/models/ID, "
-        "/v1/key, /v1/credits and /v1/usage/ID.",
+        "/v1/key, /v1/credits, /v1/usage and /v1/usage/ID.",
     )
 
 

@@ -37,6 +37,7 @@ from gateway.desk import (
     statements,
     upstreams,
     usage,
+    usage_reports,
     users,
     users_import,
     wallets,
@@ -98,6 +99,7 @@ READS: Mapping[str, Callable[..., Any]] = {
     "admin_keys.show": admin_keys.show_admin_key,
     "audit.list": audit.list_audit,
     "usage.get": usage.get_usage,
+    "usage.report": usage_reports.report_usage,
     "ledger.show": statements.show_ledger,
     "ledger.audit": statements.audit_file,
     "backup.create": backup.create_backup,
@@ -162,9 +164,19 @@ def check(act: str, arguments: Mapping[str, Any]) -> None:
 
 
 def parse_texts(act: str, texts: Mapping[str, str]) -> dict[str, Any]:
-    """The arguments of an act that were given as texts, as in a query, with the types that it wants. Raises ClientError."""
+    """The arguments of an act that were given as texts, as in a query, with the types that it wants: a list has commas between.
+
+    Raises ClientError.
+    """
     shape = _shape(_find(act))
-    return _checked(act, shape, lambda: shape.model_validate_strings(dict(texts)))
+    lists = {name: text.split(",") for name, text in texts.items() if _takes_list(act, name)}
+    plain = {name: text for name, text in texts.items() if name not in lists}
+    return {**_checked(act, shape, lambda: shape.model_validate_strings(plain)), **lists}
+
+
+def _takes_list(act: str, name: str) -> bool:
+    told = describe_arguments(act)["properties"].get(name, {})
+    return any(kind.get("type") == "array" for kind in (told, *told.get("anyOf", ())))
 
 
 @cache

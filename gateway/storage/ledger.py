@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 
 from gateway.ids import render_id
+from gateway.storage import rollups
 from gateway.storage.rows import HoldChangeRow, HoldRow, ProgressRow, ResolutionRow, Row, Served
 
 # Accounts that every database has, by the ids that migration 0001 gave them.
@@ -69,12 +70,14 @@ class LedgerWriter:
         self.conn = conn
         self._boot_id = boot_id
         self._price_ids: dict[str, int] = {}
-        self._next_transfer_id: int | None = None  # read anew when it is next needed
+        self._next_transfer_id: int | None = None  # read anew when it is next needed, as the next
+        self._rolled_up_to: int | None = None
 
     def forget(self) -> None:
         """After a rollback: what was interned or numbered in the transaction is not there. Asks nothing of a broken disk."""
         self._price_ids.clear()
         self._next_transfer_id = None
+        self._rolled_up_to = None
 
     def write(self, rows: Sequence[Row]) -> None:
         """All of `rows`, in their order of meaning. Raises Mismatch or sqlite3.Error; the caller rolls back."""
@@ -110,6 +113,11 @@ class LedgerWriter:
         _each(self.conn, _INSERT_TRANSFERS, [transfer])
         deltas.apply(self.conn)
         return int(transfer[0])
+
+    def roll_up(self, until_id: int) -> bool:
+        """Add the next slice of usage up to that request to the roll-ups; whether there is more."""
+        self._rolled_up_to, more = rollups.roll_up(self.conn, until_id)
+        return more
 
     # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -194,6 +202,8 @@ class LedgerWriter:
         if usage:
             _each(self.conn, _INSERT_USAGE, usage)
         self._insert_detail(rows)
+        if usage:
+            self._add_to_rollups([row[0] for row in usage])
         if seen := [row.resolution.hold_id for row in rows if row.had_progress]:
             self.conn.execute("delete from progress where hold_id in (select value from json_each(?))", (_json(seen),))
 
@@ -262,6 +272,13 @@ class LedgerWriter:
                 for row in rows
             ],
         )
+
+    def _add_to_rollups(self, request_ids: list[int]) -> None:
+        """What comes after the roll-ups have passed its id (it ran long) is added to them at once: so they are exact, always."""
+        if self._rolled_up_to is None:
+            self._rolled_up_to = rollups.mark(self.conn)
+        if late := [request_id for request_id in request_ids if request_id <= self._rolled_up_to]:
+            rollups.add(self.conn, late)
 
     def _transfer(
         self, deltas: AccountDeltas, at_ms: int, kind: str, debit: int, credit: int, amount: int, reference: str, note: str = ""

@@ -266,11 +266,12 @@ class Writer:
     def _run_rare(self, job: _Rare) -> None:
         result: Any = None
         failure: BaseException | None = None
+        changes = self._conn.total_changes
         try:
             self._begin()
             result = job.job(self._ledger)
             self._conn.execute("commit")
-            self._rows_since_checkpoint += 1
+            self._rows_since_checkpoint += self._conn.total_changes - changes
         except BaseException as error:
             self._roll_back()
             failure = error

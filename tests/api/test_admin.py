@@ -52,7 +52,7 @@ class Admin:
         return answer.json
 
     async def get(self, name: str, /, **arguments: Any) -> Answer:
-        return await self.request("GET", name, params={key: str(value) for key, value in arguments.items()})
+        return await self.request("GET", name, params={key: _text(value) for key, value in arguments.items()})
 
     async def post(self, name: str, body: Any, **headers: str) -> Answer:
         data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
@@ -61,6 +61,10 @@ class Admin:
     async def request(self, method: str, name: str, headers: dict[str, str] | None = None, **options: Any) -> Answer:
         headers = {"authorization": f"Bearer {self.secret}", **(headers or {})}
         return await self.gateway.request(method, f"/admin/api/{name}".rstrip("/"), headers=headers, **options)
+
+
+def _text(value: Any) -> str:
+    return ",".join(value) if isinstance(value, list) else str(value)
 
 
 @asynccontextmanager
@@ -115,6 +119,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("admin_keys.show", {"key_id": 1}),
     ("audit.list", {"action": "users", "limit": 2}),
     ("usage.get", {"request_id": "{request}"}),
+    ("usage.report", {"by": ["user", "model"]}),
     ("ledger.show", {"user": "ada", "limit": 2}),
     ("ledger.audit", {}),
     ("configuration.reload", {}),

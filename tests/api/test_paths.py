@@ -27,7 +27,7 @@ async def test_every_form_of_every_path(tmp_path: Path) -> None:
                 assert (await gateway.get(alice, base + "/models")).status == 200
                 for name in (MODEL, "anthropic/" + MODEL, "anthropic%2F" + MODEL):
                     assert (await gateway.get(alice, f"{base}/models/{name}")).json["id"] == MODEL
-                for path in ("/key", "/credits", f"/usage/{request_id}"):
+                for path in ("/key", "/credits", "/usage", f"/usage/{request_id}"):
                     assert (await gateway.get(alice, base + path)).status == (200 if version else 404), base + path
             hello = await gateway.request("HEAD", mount + "/api/hello")
             assert hello.status == 200 and hello.body == b""
@@ -96,6 +96,7 @@ async def test_the_wrong_method(tmp_path: Path) -> None:
             ("POST", "/v1/models"),
             ("DELETE", f"/v1/models/{MODEL}"),
             ("POST", "/v1/key"),
+            ("POST", "/v1/usage"),
             ("POST", "/healthz"),
         ]:
             answer = await gateway.request(method, path, headers={"x-api-key": alice.secret})

@@ -163,7 +163,7 @@ async def test_a_request_is_refunded_from_the_command_line(tmp_path: Path, clock
         assert "is not an amount" in shell.refused("wallets", "refund", render_id(request_id), "-5")
         assert shell.json("wallets", "refund", render_id(request_id))["refunded_usd"] == "0.001"
         assert "$0.0002 is transfer" not in refund()[1] and "(\u00240.0002) is transfer 5" in refund()[1]
-        assert "refunded $0.001" in shell.ok("usage", render_id(request_id))
+        assert "refunded $0.001" in shell.ok("usage", "get", render_id(request_id))
         assert "refund" in shell.ok("wallets", "show", "ada")
 
     await asyncio.to_thread(work)
@@ -200,7 +200,7 @@ def test_an_admin_key_is_printed_once_and_ended(shell: Shell) -> None:
         (["keys", "create", "ada", "--models", ","], "name at least one"),
         (["keys", "create", "ada", "--expires", "soon"], "such as 90m, 12h or 30d"),
         (["keys", "revoke", "7", "--yes"], "there is no such key; ID is the number in `pagegrid keys list USER`"),
-        (["usage", "req_nothing"], "there is no request of this id"),
+        (["usage", "get", "req_nothing"], "there is no request of this id"),
         (["wallets", "topup", "ada", "-5", "--reference", "r"], "amount: '-5' is not an amount"),
         (["wallets", "withdraw", "ada", "-12.50", "--reference", "r", "--yes"], "amount: '-12.50' is not an amount"),
     ],
@@ -220,7 +220,7 @@ def test_a_refusal_exits_1_with_the_next_step(shell: Shell, words: list[str], me
         ["keys", "revoke", "1"],
         ["users", "disable", "ada"],
         ["wallets", "withdraw", "ada", "5", "--reference", "r"],
-        ["usage"],
+        ["usage", "get"],
         ["nonsense"],
         ["wallets", "topup", "ada", "5", "--refernce", "r"],
     ],
@@ -266,7 +266,7 @@ def test_what_cannot_be_done_is_said_before_anybody_is_asked(shell: Shell, monke
 def test_an_id_is_never_repeated(shell: Shell) -> None:
     shell.ok("users", "create", "ada")
     secret = shell.ok("keys", "create", "ada").strip()
-    for words, code in ((["keys", "revoke", secret, "--yes"], 2), (["keys", "rotate", secret], 2), (["usage", secret], 1)):
+    for words, code in ((["keys", "revoke", secret, "--yes"], 2), (["keys", "rotate", secret], 2), (["usage", "get", secret], 1)):
         assert secret not in shell.refused(*words, code=code)
     assert "ID is the number in `pagegrid keys list USER`" in shell.refused("keys", "revoke", secret, "--yes", code=2)
     assert "there is no such key" in shell.refused("keys", "revoke", "9" * 18, "--yes")
@@ -364,7 +364,7 @@ def test_the_place_may_be_named_before_or_after_the_noun(shell: Shell) -> None:
         ["users", "list", "--json", *data, *config],
         [*data, "users", *config, "list", "--json"],
         ["--data-dir", "/nonexistent", "users", "list", "--json", *data],
-        ["--data-dir", "/nonexistent", "usage", "req_x", *data],
+        ["--data-dir", "/nonexistent", "usage", "get", "req_x", *data],
     ):
         result = shell.bare(*words)
         assert result.exit_code == (1 if "usage" in words else 0), (words, result.output)

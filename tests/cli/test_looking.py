@@ -47,7 +47,7 @@ def test_after_a_clean_stop_reading_changes_no_file(shell: Shell) -> None:
     for words in READING:
         shell.ok(*words)
         shell.ok(*words, "--json")
-    shell.refused("usage", "req_x")
+    shell.refused("usage", "get", "req_x")
     assert traces(shell.data) == before and set(os.listdir(shell.data)) == names
 
 
@@ -75,7 +75,7 @@ def look_at_what_a_crash_left(shell: Shell, request_id: int) -> None:
     before = traces(shell.data)
     assert len(before[FILE_NAME + "-wal"][0]) > 0
     assert shell.json("wallets", "show", "ada")["held_usd"] == "1.00"
-    assert shell.json("usage", render_id(request_id))["status"] == "running"
+    assert shell.json("usage", "get", render_id(request_id))["status"] == "running"
     assert shell.json("ledger", "audit")["clean"]
     assert traces(shell.data) == before
 

@@ -1,0 +1,28 @@
+"""CSV that a spreadsheet opens without obeying it. RFC 4180: lines end with CR LF, quotes only where they are needed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+
+# A cell that begins so is a formula to Excel, LibreOffice and Google Sheets, with or without blanks before it
+# (owasp.org/www-community/attacks/CSV_Injection, read 2026-11-20). A plain negative number is none.
+_FORMULA = re.compile(r"\s*[=+\-@]|[\t\r\n]")
+_NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
+
+
+def render_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """None becomes an empty cell; a text that a spreadsheet would calculate gets an apostrophe before it."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(header)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return "'" + value
+    return value
