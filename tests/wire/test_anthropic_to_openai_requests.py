@@ -350,7 +350,7 @@ CONVERSATIONS: list[tuple[str, list[Json], list[Json]]] = [
         [USER, {"role": "assistant", "content": "It is so.\n\nDone.", "tool_calls": [called("toolu_01")]}, returned("toolu_01")],
     ),
     (
-        "a system message in mid-conversation, one of them for a turn that is over",
+        "system messages in mid-conversation, one of them for a turn that is over",
         [
             USER,
             {"role": "system", "content": [t("A."), t("B.")], "output_config": {"effort": "low"}},
@@ -458,6 +458,8 @@ def test_an_upstream_that_wants_its_reasoning_back_gets_its_own_and_no_other() -
 def test_the_effort_is_the_latest_turns() -> None:
     messages: list[Json] = [USER, {"role": "system", "content": "x", "output_config": {"effort": "low"}}]
     assert checked(body(*messages, output_config={"effort": "high"}))["reasoning_effort"] == "low"
+    # Claude Code takes it out here when it was refused, and leaves it there.
+    assert "reasoning_effort" not in checked(body(*messages))
 
 
 # --- refusals ---

@@ -30,7 +30,7 @@ _TYPES = {
 
 # The first that matches wins. `limit` and `input` are tokens; `output` is what max_tokens asked for, `total` the sum of both.
 # Thousands may be written with commas.
-_N = r"[\d,]+"
+_N = r"\d[\d,]*"
 _TOO_LONG = tuple(
     re.compile(pattern.replace("N!", _N), re.IGNORECASE | re.DOTALL)
     for pattern in (
@@ -125,8 +125,6 @@ def translate_refusal(status: int, body: bytes) -> tuple[int, bytes]:
     if problem is None:
         text = "" if body.lstrip()[:1] in (b"<", b"") else body.decode(errors="replace")
         problem = Problem(text.strip()[:_MESSAGE_LENGTH_MAX], "")
-    if status == 413 and not problem.message:
-        return 413, _render("request_too_large", "The upstream refused the request as too large.", "")
     told = known_message(problem)
     if told:
         return 400, _render("invalid_request_error", told, problem.message)
@@ -179,7 +177,7 @@ def read_problem(answer: object) -> Problem | None:
 
 def _too_long_message(found: dict[str, str | None]) -> str:
     """In Anthropic's words, with the numbers that the upstream gave; clients compute from them."""
-    numbers = {key: int(value.replace(",", "") or "0") for key, value in found.items() if value}
+    numbers = {key: int(value.replace(",", "")) for key, value in found.items() if value}
     limit, given, output = numbers.get("limit", 0), numbers.get("input", 0), numbers.get("output", 0)
     if limit and output and given < limit:
         return (

@@ -156,11 +156,16 @@ def _refuse_fields(request: _Request) -> None:
 
 
 def _effort(request: _Request) -> str:
-    """What the latest turn asks for. Both specifications have low, medium, high, xhigh and max (read 2026-11-20)."""
-    for message in reversed(request.messages):
-        if message.output_config is not None and message.output_config.effort:
-            return message.output_config.effort
-    return (request.output_config.effort or "") if request.output_config is not None else ""
+    """What the latest turn asks for, if the request asks for any effort at all.
+
+    Claude Code, told that effort is unsupported, leaves it out of the request, but not out of its turns (seen with 2.1.329). Both
+    specifications have low, medium, high, xhigh and max.
+    """
+    asked = request.output_config.effort if request.output_config is not None else None
+    if not asked:
+        return ""
+    turns = [message.output_config.effort for message in request.messages if message.output_config is not None]
+    return next((effort for effort in reversed(turns) if effort), asked)
 
 
 def _response_format(request: _Request) -> Json | None:
