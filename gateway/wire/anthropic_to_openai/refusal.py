@@ -135,9 +135,6 @@ def translate_refusal(status: int, body: bytes) -> tuple[int, bytes]:
 def known_message(problem: Problem) -> str:
     """The message that Anthropic clients act on, "" if the problem is none that they know."""
     text = f"{problem.message}\n{problem.kind}"
-    # A call id or a tool's name that is too long says "maximum length" as well.
-    if "string too long" in text.lower():
-        return ""
     for kind, pattern in _CLASSES:
         if pattern.search(text):
             return f"capability_rejected: {kind}"
