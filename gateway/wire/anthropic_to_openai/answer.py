@@ -1,6 +1,6 @@
 """A whole answer as an Anthropic message, and what a stream's chunks have in common with it.
 
-Servers differ; what is read here besides the specification was reported of real ones (read 2026-11-20), which are named.
+Servers differ; what is read here besides the specification is said of the servers named, and was not tried on each of them.
 """
 
 from __future__ import annotations

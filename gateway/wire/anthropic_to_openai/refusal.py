@@ -3,9 +3,11 @@
 Where the upstream's wording clearly means something that Anthropic clients recover from, the message becomes the one that they
 know: the provider's own for a prompt or a max_tokens that is too long (Claude Code, Cline and OpenClaw shrink and go on), else
 `capability_rejected: CLASS` (PROTOCOL.md, "Anthropic gateway contract"): Claude Code repeats without the field. What the upstream
-said stands beside it as `upstream_message`. All else keeps the upstream's message. Wordings are as reported in the issue trackers
-of the servers named, read 2026-11-20; Claude Code 2.1.329 was seen to act on each of these messages, but for the image, document,
-media and structured output classes.
+said stands beside it as `upstream_message`. All else keeps the upstream's message.
+
+Wordings of OpenAI, vLLM, DeepSeek, Ollama, OpenRouter and llama.cpp are as quoted in issue trackers, read 2026-11-20; those of
+SGLang, TGI, Mistral, Gemini, xAI and Groq are not verified. Claude Code 2.1.329 was seen to act on what is said of a prompt, of
+max_tokens, effort, system messages and images (2026-11-20); documents, media and structured outputs were not tried.
 """
 
 from __future__ import annotations

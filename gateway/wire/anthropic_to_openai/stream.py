@@ -3,9 +3,9 @@
     reasoning ─ text ─ tool calls     as they arrive; Anthropic's blocks come one after another, each ended before the next begins
 
 So a tool call is streamed while it is the only open one. What arrives beside it waits until its arguments are a whole JSON
-object, to which nothing can be added, or until the end. Calls come in all forms (reported of real servers, read 2026-11-20):
-arguments in fragments or at once, as text, as an object, or as "" for none; calls without an index, all with index 0, two with
-one id, an id in every chunk; names in pieces, or repeated in every chunk.
+object, to which nothing can be added, or until the end. Calls come in all forms, as issue trackers tell (read 2026-11-20): some
+gave every parallel call index 0, or none at all; arguments in fragments or at once, as text, as an object, or as "" for none; two
+calls with one id, an id in every chunk; names in pieces, or repeated in every chunk.
 
 Thinking is shown only to clients that asked to see some, in blocks without a signature: clients give those back or leave them
 out, and no provider takes them for its own. Nothing is invented: a stream without a finish_reason gets no end from here.
