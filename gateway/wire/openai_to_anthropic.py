@@ -169,7 +169,7 @@ def translate_request(body: bytes, *, model: str, max_tokens_default: int, model
         output["effort"] = effort
     if cache and options.mode != "explicit" and not carries_breakpoint(system, turns) and not carries_breakpoint(tools, ()):
         for last in (system or tools, turns[-1]["content"]):
-            if last and last[-1]["type"] not in ("thinking", "redacted_thinking"):
+            if last and last[-1].get("type") not in ("thinking", "redacted_thinking"):
                 last[-1]["cache_control"] = CacheControl("ephemeral")
     translated: dict[str, Any] = {
         "model": model,
@@ -221,9 +221,8 @@ def _misshapen(words: str) -> ClientError:
         field = reason.split("`")[1][:80]
         return misfit(field, "this field is not known here, so that it cannot be carried; leave it out")
     param = place.strip("`.")
-    missing = reason.removeprefix("Object missing required field `").rstrip("`")
-    if missing != reason:
-        return misfit(f"{param}.{missing}".strip("."), "is required")
+    if reason.startswith("Object missing required field `"):
+        return misfit(f"{param}.{reason.split('`')[1]}".strip("."), "is required")
     return misfit(param or "body", reason[:1].lower() + reason[1:])
 
 

@@ -31,7 +31,7 @@ CARRIED: Mapping[str, str] = {
     "response_format": "`json_schema`: `output_config.format`, the schema as it is; `text`: nothing",
     "reasoning_effort": "`output_config.effort` (`minimal` as `low`, `xhigh` as `high` where the model has none); Claude 4.6 to "
     "4.8 get adaptive `thinking` with it, models up to 4.5 instead a `thinking` budget that stays below `max_tokens`; `none` "
-    "turns thinking off, or where it cannot be, the effort is `low`. Thinking is not turned on where that would be refused: with a "
+    "turns thinking off, or where it cannot be, the effort is `low`. Thinking is not turned on where it would be refused: with a "
     "forced tool, and up to 4.5 after tool calls that came back without their thinking",
     "thinking": "Anthropic's own field (by `extra_body`): as it is; a budget must stay below `max_tokens`",
     "safety_identifier": "`metadata.user_id`",
