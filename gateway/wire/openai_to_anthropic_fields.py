@@ -38,7 +38,8 @@ CARRIED: Mapping[str, str] = {
     "user": "the same, where `safety_identifier` is not given",
     "prompt_cache_options": "`ttl`: breakpoints live an hour; mode `explicit`: no breakpoint but the client's own",
     "messages.cache_control": "Anthropic's own mark on a part, a message or a tool (as LiteLLM and OpenRouter know it): as it is",
-    "messages.prompt_cache_breakpoint": "`cache_control`, for an hour where a `ttl` is given, else for the usual five minutes",
+    "messages.prompt_cache_breakpoint": "`cache_control` (the latest four), for an hour where a `ttl` is given, else for the "
+    "usual five minutes",
     "messages.thinking_blocks": "`thinking` blocks, with their signature and in their place",
     "messages.name (user)": "in front of the text: `name: text`",
 }

@@ -40,6 +40,7 @@ _PDF = "application/pdf"
 # `%PDF-` in base64: a file may come without a word on what it is.
 _PDF_BASE64 = "JVBERi"
 _TEXTS = ("text/", "application/json", "application/xml", "application/x-yaml", "application/yaml")
+_BREAKPOINTS_MAX = 4
 # platform.claude.com/docs/en/api/messages: `^[a-zA-Z0-9_-]+$`. Other makers' ids have dots and colons.
 _TOOL_ID = re.compile(r"[a-zA-Z0-9_-]+")
 _NOT_IN_TOOL_ID = re.compile(r"[^a-zA-Z0-9_-]")
@@ -124,6 +125,7 @@ def translate_messages(
     for number, message in enumerate(messages):
         conversation.add(message, f"messages[{number}]")
     conversation.place_waiting()
+    conversation.drop_early_breakpoints()
     if not conversation.turns:
         raise misfit("messages", "the provider needs at least one message of a user or an assistant that is not blank")
     return conversation.system, conversation.turns
@@ -138,6 +140,7 @@ class _Conversation:
         self._waiting: list[Block] = []
         self._in_results = False
         self._function_ids: dict[str, str] = {}
+        self._breakpoints: list[Block] = []
 
     def add(self, message: Message, at: str) -> None:
         in_results, self._in_results = self._in_results, False
@@ -174,6 +177,11 @@ class _Conversation:
             self._add_turn("system", blocks)
         else:
             self.system += blocks
+
+    def drop_early_breakpoints(self) -> None:
+        """OpenAI takes any number and writes the latest four; the provider refuses a fifth."""
+        for block in self._breakpoints[:-_BREAKPOINTS_MAX]:
+            del block["cache_control"]
 
     def _add_turn(self, role: str, content: list[Block]) -> None:
         if content:
@@ -248,6 +256,8 @@ class _Conversation:
         elif blocks and part.prompt_cache_breakpoint is not None:
             # OpenAI's shortest life is half an hour; the provider's five minutes cost less, so that an hour must be asked for.
             asked = part.prompt_cache_breakpoint.ttl or self._breakpoint_ttl
+            if "cache_control" not in blocks[-1]:
+                self._breakpoints.append(blocks[-1])
             blocks[-1]["cache_control"] = CacheControl("ephemeral", "1h" if asked else None)
         return blocks
 

@@ -570,6 +570,12 @@ def test_breakpoints_are_set_only_when_told_and_only_where_the_client_set_none(
     assert json.dumps(cached).count("cache_control") == len(marked)
 
 
+def test_of_the_clients_breakpoints_the_latest_four_count() -> None:
+    parts = [text(str(number), prompt_cache_breakpoint={"mode": "explicit"}) for number in range(6)]
+    (turn,) = translate(messages=[{"role": "user", "content": parts}])["messages"]
+    assert ["cache_control" in block for block in turn["content"]] == [False, False, True, True, True, True]
+
+
 # --- what cannot be carried ---
 
 
@@ -729,6 +735,8 @@ def _strict_types() -> TypeAdapter[Any]:
 
 
 STRICT = _strict_types()
+# A message's content may also be made of the SDK's *answer* types, which let anything pass; ours is not.
+STRICT_BLOCK: TypeAdapter[Any] = TypeAdapter(anthropic.types.ContentBlockParam)
 
 
 def exhaust(value: Any) -> None:
@@ -752,6 +760,7 @@ def check(translated: dict[str, Any], model: str) -> None:
             assert before["role"] == "user"
             assert after is None or after["role"] == "assistant"
         for block in turn["content"]:
+            exhaust(STRICT_BLOCK.validate_python(block))
             assert block["type"] != "text" or block["text"].strip()
     budget = translated.get("thinking", {}).get("budget_tokens")
     assert budget is None or 1_024 <= budget < translated["max_tokens"]
