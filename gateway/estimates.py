@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from gateway.money import Factor
 from gateway.pricing import TOKENS_PER_PRICE, Multiplier, Price, cost_nanos, scale
-from gateway.usage import Usage
+from gateway.usage import Usage, tokens_of_bytes
 from gateway.wire.call import Call
 
 BYTES_PER_INPUT_TOKEN = 3
@@ -39,6 +39,12 @@ class Demand:
     def counted_tokens(self) -> int:
         """What token limits count: not what the cache reads."""
         return self.input_tokens - self.cached_tokens + self.output_tokens
+
+
+def counted_tokens(call: Call, image_tokens: int) -> int:
+    """What the input may come to where nobody counts it: by bytes, as plain text is."""
+    documents = sum(max(DOCUMENT_TOKENS_MIN, size // BYTES_PER_DOCUMENT_TOKEN) for size in call.document_bytes)
+    return tokens_of_bytes(call.text_bytes) + image_tokens * call.images + documents
 
 
 def input_tokens(call: Call, context_tokens: int, image_tokens: int) -> int:

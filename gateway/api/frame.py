@@ -24,7 +24,8 @@ from gateway.house import House
 from gateway.ids import render_id
 from gateway.proxy.walk import Inbound
 from gateway.upstreams.base import Headers
-from gateway.wire.anthropic import render_error
+from gateway.wire.call import Dialect
+from gateway.wire.speech import SPEECHES
 
 logger = logging.getLogger(__name__)
 
@@ -45,14 +46,18 @@ class MethodNotAllowed(ClientError):
 
 
 def framed(
-    method: str | None, endpoint: str, handler: Handler, render: Render = render_error
+    method: str | None, endpoint: str, handler: Handler, render: Render | None = None, dialect: Dialect = "anthropic"
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """The aiohttp handler of one endpoint; HEAD is answered wherever GET is. A `method` of None is left to the handler."""
+    """The aiohttp handler of one endpoint; HEAD is answered wherever GET is. A `method` of None is left to the handler.
+
+    Refusals are told as `render` has it, else in the dialect of the endpoint.
+    """
+    render = render or SPEECHES[dialect].render_error
 
     async def handle(request: web.Request) -> web.StreamResponse:
         house = request.app[HOUSE]
         walk = house.walk
-        inbound = _inbound(house, request)
+        inbound = _inbound(house, request, dialect)
         sink = HttpSink(request, inbound)
         task = asyncio.current_task()
         assert task is not None
@@ -74,7 +79,7 @@ def framed(
             logger.exception("%s failed", inbound.text_id)
             inbound.record.error = "internal"
             if sink.response is None:
-                await refuse(sink, HouseError("internal", "Internal error."), inbound.text_id, render=render)
+                await refuse(sink, HouseError("internal", "Internal error."), inbound.text_id, (), render)
             else:
                 await sink.cut()
         finally:
@@ -91,9 +96,7 @@ def framed(
     return handle
 
 
-async def refuse(
-    sink: HttpSink, error: GatewayError, request_id: str, more_headers: Headers = (), render: Render = render_error
-) -> None:
+async def refuse(sink: HttpSink, error: GatewayError, request_id: str, more_headers: Headers, render: Render) -> None:
     """Render a refusal: status, body, and the headers that tell a client when to come back."""
     headers = [JSON, *more_headers]
     retry_after_s = error.retry_after_s
@@ -118,7 +121,7 @@ async def answer_json(sink: HttpSink, value: object, headers: tuple[tuple[str, s
     await sink.answer(200, [JSON, *headers], orjson.dumps(value))
 
 
-def _inbound(house: House, request: web.Request) -> Inbound:
+def _inbound(house: House, request: web.Request, dialect: Dialect) -> Inbound:
     walk = house.walk
     headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in request.raw_headers)
     request_id = walk.ids.next(walk.clock.at_ms())
@@ -131,6 +134,7 @@ def _inbound(house: House, request: web.Request) -> Inbound:
         body_bytes=request.content_length,
         read_body=functools.partial(read_body, request),
         received_ms=walk.clock.now_ms(),
+        dialect=dialect,
     )
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-Endpoint = Literal["messages", "count_tokens", "models", "model", "usage", "usage_report", "key", "credits", "hello"]
+Endpoint = Literal["messages", "chat", "count_tokens", "models", "model", "usage", "usage_report", "key", "credits", "hello"]
 
 # (endpoint, path behind the version, whether clients append it without a version)
 _ENDPOINTS: tuple[tuple[Endpoint, str, bool], ...] = (
     ("messages", "/messages", True),
+    ("chat", "/chat/completions", True),
     ("count_tokens", "/messages/count_tokens", True),
     ("models", "/models", True),
     ("model", "/models/{model:.+}", True),

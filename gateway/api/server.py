@@ -49,7 +49,7 @@ def build_app(house: House) -> web.Application:
     app[HOUSE] = house
     app[REPORTS] = asyncio.Semaphore(REPORTS_AT_ONCE)
     handlers: dict[Endpoint, tuple[str, Handler]] = {
-        "messages": ("POST", _messages),
+        "messages": ("POST", _ask_model),
         "count_tokens": ("POST", _count_tokens),
         "models": ("GET", list_models),
         "model": ("GET", get_model),
@@ -60,6 +60,7 @@ def build_app(house: House) -> web.Application:
         "hello": ("GET", _hello),
     }
     framed_handlers = {name: framed(method, name, handler) for name, (method, handler) in handlers.items()}
+    framed_handlers["chat"] = framed("POST", "chat", _ask_model, dialect="openai")
     for endpoint, path in endpoint_paths(house.settings.server.mounts):
         app.router.add_route("*", path, framed_handlers[endpoint])
     app.router.add_route("*", "/healthz", framed("GET", "healthz", _healthz))
@@ -74,7 +75,7 @@ def build_app(house: House) -> web.Application:
     return app
 
 
-async def _messages(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
+async def _ask_model(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
     await exchange(house.walk, inbound, sink)
 
 
@@ -111,7 +112,8 @@ async def _elsewhere(house: House, request: web.Request) -> web.StreamResponse:
 async def _raise_not_found(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
     raise ClientError(
         "not_found",
-        "There is no such endpoint. Offered are POST /v1/messages and /v1/messages/count_tokens, GET /v1/models, /v1/models/ID, "
+        "There is no such endpoint. Offered are POST /v1/messages, /v1/messages/count_tokens and /v1/chat/completions, "
+        "GET /v1/models, /v1/models/ID, "
         "/v1/key, /v1/credits, /v1/usage and /v1/usage/ID.",
     )
 

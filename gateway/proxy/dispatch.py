@@ -15,8 +15,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import orjson
-
 from gateway import metrics
 from gateway.errors import UpstreamError
 from gateway.proxy.attempts import Asker, ask_in_order
@@ -26,19 +24,27 @@ from gateway.proxy.walk import Running, Station, Walk
 from gateway.router import Deployment, for_key
 from gateway.storage.rows import AttemptRow
 from gateway.upstreams.base import Headers, Operation, Outgoing
-from gateway.wire.anthropic import read_error_type
-from gateway.wire.meter import WholeReading, classify, meter_whole
-from gateway.wire.splice import replace_value
-from gateway.wire.sse import Splitter, event_data
+from gateway.wire.bridge import Bridge, Crossing, bridge_to
+from gateway.wire.call import Dialect
+from gateway.wire.meter import WholeReading
+from gateway.wire.sse import Splitter
 
 # After this much silence behind a 200 the client's stream is opened: some clients and proxies give up on a silent connection.
 SILENCE_S = 20
 ERROR_BODY_BYTES_MAX = 1 << 20
 WHOLE_BODY_BYTES_MAX = 64 << 20
 
+_OPERATIONS: dict[Dialect, Operation] = {"anthropic": "messages", "openai": "chat"}
+_ANSWER_IDS: dict[Dialect, str] = {"anthropic": "msg_", "openai": "chatcmpl-"}
+_JSON: Headers = (("content-type", "application/json"), ("accept", "application/json"))
+# The version after this one makes the provider refuse sampling parameters (PROTOCOL.md, trap 2).
+_TRANSLATED_HEADERS: dict[Dialect, Headers] = {"anthropic": (*_JSON, ("anthropic-version", "2023-06-01")), "openai": _JSON}
+
 
 @dataclass(frozen=True, slots=True)
 class WholeAnswer:
+    """`body` is the client's; `reading` is of the upstream's own."""
+
     deployment: Deployment
     status: int
     headers: Headers
@@ -48,9 +54,10 @@ class WholeAnswer:
 
 @dataclass(frozen=True, slots=True)
 class StreamAnswer:
-    """An open stream: the events read so far (the last of them a real one), and what reads the rest."""
+    """An open stream: the upstream's events read so far (the last of them a real one), and what reads the rest."""
 
     deployment: Deployment
+    bridge: Bridge
     incoming: Incoming
     splitter: Splitter
     events: list[bytes]
@@ -77,13 +84,6 @@ async def dispatch(walk: Walk, running: Running, on_silence: Callable[[], None])
             raise
         return refused.verbatim
     return answer
-
-
-def upstream_body(deployment: Deployment, name: str, body: bytes) -> bytes:
-    """The client's bytes, with the model renamed if this deployment calls it otherwise than `name`."""
-    if deployment.model == name:
-        return body
-    return replace_value(body, "model", orjson.dumps(deployment.model))
 
 
 async def read_whole(incoming: Incoming, bytes_max: int, *, idle_s: float, total_s: float) -> bytes:
@@ -124,7 +124,8 @@ async def _attempt(walk: Walk, running: Running, deployment: Deployment, number:
     request_id = ""
     reason = "internal"
     try:
-        outgoing = _outgoing(station, running, deployment, "messages")
+        bridge = _bridge(walk, running, station, deployment)
+        outgoing = _outgoing(station, running, bridge)
         running.inbound.record.upstream = deployment.upstream
         head_s = walk.rules.head_stream_s if running.call.stream else walk.rules.head_whole_s
         incoming = await station.transport.open(outgoing, connect_s=walk.rules.connect_s, head_s=head_s)
@@ -133,9 +134,9 @@ async def _attempt(walk: Walk, running: Running, deployment: Deployment, number:
         try:
             if not 200 <= status < 300:
                 body = await read_whole(incoming, ERROR_BODY_BYTES_MAX, idle_s=walk.rules.idle_s, total_s=walk.rules.total_s)
-                raise judge_refusal(station, incoming, body)
+                raise judge_refusal(station, incoming, body, bridge)
             paid = for_key(deployment, running.key.factors)
-            answer = await _accept(walk, running, paid, station, incoming, on_silence)
+            answer = await _accept(walk, running, paid, station, bridge, incoming, on_silence)
         except BaseException:
             incoming.abort()
             raise
@@ -159,14 +160,39 @@ async def _attempt(walk: Walk, running: Running, deployment: Deployment, number:
         )
 
 
-def _outgoing(station: Station, running: Running, deployment: Deployment, operation: Operation) -> Outgoing:
-    inbound, call = running.inbound, running.call
-    body = upstream_body(deployment, call.model, call.body)
-    return station.provider.address(operation, inbound.query, inbound.headers, body, stream=call.stream)
+def _bridge(walk: Walk, running: Running, station: Station, deployment: Deployment) -> Bridge:
+    call = running.call
+    # A virtual model's own limit is advice to clients; whoever serves it may write as much as it can.
+    member = walk.catalog.find(deployment.model) or running.model
+    crossing = Crossing(
+        call=call,
+        model=deployment.model,
+        max_output_tokens=max(member.max_output_tokens, running.model.max_output_tokens),
+        input_estimate=running.input_estimate,
+        answer_id=_ANSWER_IDS[call.dialect] + running.inbound.text_id.partition("_")[2],
+        created=walk.clock.at_ms() // 1000,
+        habits=station.provider.habits,
+    )
+    return bridge_to(station.provider.dialect, crossing)
+
+
+def _outgoing(station: Station, running: Running, bridge: Bridge) -> Outgoing:
+    """The upstream's own headers where the client's mean nothing to it: versions and betas belong to a dialect."""
+    inbound, call, provider = running.inbound, running.call, station.provider
+    operation = _OPERATIONS[provider.dialect]
+    if provider.dialect == call.dialect:
+        return provider.address(operation, inbound.query, inbound.headers, bridge.request(), stream=call.stream)
+    return provider.address(operation, "", _TRANSLATED_HEADERS[provider.dialect], bridge.request(), stream=call.stream)
 
 
 async def _accept(
-    walk: Walk, running: Running, deployment: Deployment, station: Station, incoming: Incoming, on_silence: Callable[[], None]
+    walk: Walk,
+    running: Running,
+    deployment: Deployment,
+    station: Station,
+    bridge: Bridge,
+    incoming: Incoming,
+    on_silence: Callable[[], None],
 ) -> Answer:
     content_type = check_identity(incoming.headers)
     headers = station.provider.response_headers(incoming.headers)
@@ -174,25 +200,25 @@ async def _accept(
         if content_type != "application/json":
             raise not_an_answer(content_type)
         body = await read_whole(incoming, WHOLE_BODY_BYTES_MAX, idle_s=walk.rules.idle_s, total_s=walk.rules.total_s)
-        reading = meter_whole(body)
+        reading = bridge.meter_whole(body)
         if not reading.is_message and reading.usage is None:
             raise not_an_answer(content_type)  # an error told with status 200, half a body: nothing that could be charged
-        return WholeAnswer(deployment, incoming.status, headers, body, reading)
+        return WholeAnswer(deployment, incoming.status, headers, bridge.answer(body), reading)
     if content_type != "text/event-stream":
         raise not_an_answer(content_type)
     splitter = Splitter()
     silence = asyncio.get_running_loop().call_later(SILENCE_S, on_silence)
     try:
         async with asyncio.timeout(walk.rules.idle_s):
-            events = await _first_events(incoming, splitter)
+            events = await _first_events(incoming, splitter, bridge)
     except TimeoutError:
         raise _silent() from None
     finally:
         silence.cancel()
-    return StreamAnswer(deployment, incoming, splitter, events)
+    return StreamAnswer(deployment, bridge, incoming, splitter, events)
 
 
-async def _first_events(incoming: Incoming, splitter: Splitter) -> list[bytes]:
+async def _first_events(incoming: Incoming, splitter: Splitter, bridge: Bridge) -> list[bytes]:
     """Events up to the first chunk with a real one: neither ping, comment nor error. Raises UpstreamError for an error event."""
     events: list[bytes] = []
     real = False
@@ -201,10 +227,10 @@ async def _first_events(incoming: Incoming, splitter: Splitter) -> list[bytes]:
         if not data:
             raise UpstreamError("upstream_failed", "The provider ended without an answer.", reason="empty")
         for event in splitter.feed(data):
-            kind = classify(event)
+            kind = bridge.classify(event)
             if kind == "error" and not real:
-                raise judge_stream_error(read_error_type(event))
-            real = real or (kind != "ping" and event_data(event) != b"")
+                raise judge_stream_error(bridge.read_error(event))
+            real = real or kind != "ping"
             events.append(event)
     return events
 

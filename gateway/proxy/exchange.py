@@ -22,12 +22,11 @@ from gateway.proxy.ports import Sink
 from gateway.proxy.relay import STREAM_HEADERS, StreamRelay, estimated_outcome, usage_flags
 from gateway.proxy.settlement import resolve
 from gateway.proxy.walk import Inbound, Outcome, Running, Walk
-from gateway.wire.anthropic import PING, error_event, parse_call, render_limits
-from gateway.wire.splice import rename_answer_model
 
 
 async def exchange(walk: Walk, inbound: Inbound, sink: Sink) -> None:
-    """Answer one POST /v1/messages. Raises GatewayError for every refusal before the client's first byte."""
+    """Answer one request for a model, in whichever dialect. Raises GatewayError for every refusal before the client's first
+    byte."""
     key = authenticate(walk, inbound)
     try:
         walk.limits.take_request(key.root_id, key.terms, walk.clock.now_ms())
@@ -36,7 +35,7 @@ async def exchange(walk: Walk, inbound: Inbound, sink: Sink) -> None:
     check_accepting(walk)
     body_bytes = walk.door.enter(inbound.body_bytes)
     try:
-        call = parse_call(await inbound.read_body(walk.rules.body_bytes_max), default_max_tokens=walk.rules.default_max_tokens)
+        call = inbound.speech.parse(await inbound.read_body(walk.rules.body_bytes_max), walk.rules.default_max_tokens)
         inbound.record.model, inbound.record.stream = call.model, call.stream
         model = find_model(walk, key, call.model)
         try:
@@ -66,7 +65,9 @@ def tell_limits(walk: Walk, inbound: Inbound, key: Key) -> None:
     inbound.limit_headers.clear()
     for what, standing in standings:
         if standing is not None:
-            inbound.limit_headers += render_limits(what, standing.limit, standing.remaining, at_ms + standing.reset_ms)
+            inbound.limit_headers += inbound.speech.render_limits(
+                what, standing.limit, standing.remaining, standing.reset_ms, at_ms
+            )
 
 
 async def _serve(walk: Walk, running: Running, sink: Sink) -> None:
@@ -132,7 +133,7 @@ async def _dispatch(walk: Walk, running: Running, sink: Sink) -> Answer:
         if not running.opened:
             raise
         # Its stream is open already: a failure is told inside, and never looks like a clean end.
-        await sink.write(error_event(error, running.inbound.text_id))
+        await sink.write(running.inbound.speech.error_event(error, running.inbound.text_id))
         await sink.cut()
         raise
     finally:
@@ -159,7 +160,7 @@ async def _open_silent_stream(walk: Walk, running: Running, sink: Sink) -> None:
     running.opened = True
     running.inbound.record.first_byte_ms = walk.clock.now_ms() - running.inbound.received_ms
     await sink.start(200, STREAM_HEADERS)
-    await sink.write(PING)
+    await sink.write(running.inbound.speech.ping)
 
 
 def _whole_outcome(running: Running, answer: WholeAnswer) -> Outcome:
@@ -172,9 +173,6 @@ def _whole_outcome(running: Running, answer: WholeAnswer) -> Outcome:
 
 async def _answer_whole(walk: Walk, running: Running, answer: WholeAnswer, sink: Sink) -> None:
     record = running.inbound.record
-    body = answer.body
-    if answer.deployment.model != running.call.model:
-        body = rename_answer_model(body, running.call.model)
     balance = walk.book.wallet(running.key.wallet_id).balance_nanos
     headers = [
         *answer.headers,
@@ -182,7 +180,7 @@ async def _answer_whole(walk: Walk, running: Running, answer: WholeAnswer, sink:
         ("x-gateway-cost-micro", str(to_micros(record.cost_nanos))),
         ("x-gateway-balance-micro", str(to_micros(balance))),
     ]
-    await sink.answer(answer.status, headers, body)
+    await sink.answer(answer.status, headers, answer.body)
 
 
 def _void_reason(error: GatewayError) -> str:

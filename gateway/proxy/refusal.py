@@ -14,7 +14,8 @@ from gateway.metrics import alarm
 from gateway.proxy.ports import Incoming
 from gateway.proxy.walk import Station
 from gateway.router import Closed
-from gateway.upstreams.base import Course, Headers
+from gateway.upstreams.base import Course, Headers, Judgement
+from gateway.wire.bridge import Bridge
 
 # Claude Code gives up on a longer wait, and SDKs would sleep through it: the client is told not to try, and the time in words.
 RETRY_AFTER_S_MAX = 60
@@ -55,9 +56,13 @@ class Refused(UpstreamError):
     verbatim: VerbatimAnswer | None = None
 
 
-def judge_refusal(station: Station, incoming: Incoming, body: bytes) -> Refused:
+def judge_refusal(station: Station, incoming: Incoming, body: bytes, bridge: Bridge) -> Refused:
     """Of an answer that is not 2xx."""
     judgement = station.provider.judge(incoming.status, incoming.headers, body)
+    status, told = bridge.refusal(incoming.status, body)
+    if status == 400 and incoming.status >= 500:
+        # Some servers fail where they should refuse; the translator knows the client's fault by its wording.
+        judgement = Judgement("verbatim", judgement.reason)
     if judgement.alarm:
         alarm("upstream", f"{station.name} answered {incoming.status}, {judgement.reason}: look at its account and its api_key")
     error = Refused(
@@ -74,7 +79,7 @@ def judge_refusal(station: Station, incoming: Incoming, body: bytes) -> Refused:
     error.course = judgement.course
     # What is encoded cannot be passed as it is, without the header that says so.
     if (judgement.course == "verbatim" or incoming.status == 404) and not is_encoded(incoming.headers):
-        error.verbatim = VerbatimAnswer(incoming.status, station.provider.response_headers(incoming.headers), body)
+        error.verbatim = VerbatimAnswer(status, station.provider.response_headers(incoming.headers), told)
     return error
 
 

@@ -25,9 +25,7 @@ from gateway.proxy.walk import USAGE_MISSING, Outcome, Running, Walk
 from gateway.router import Deployment
 from gateway.storage.rows import HoldChangeRow, ProgressRow, Served
 from gateway.usage import Source, Usage, tokens_of_bytes
-from gateway.wire.anthropic import PING, error_event
-from gateway.wire.meter import AnthropicMeter, estimated_usage
-from gateway.wire.splice import rename_message_start
+from gateway.wire.meter import estimated_usage
 
 STREAM_HEADERS = (
     ("content-type", "text/event-stream; charset=utf-8"),
@@ -73,11 +71,11 @@ class StreamRelay:
         self._answer = answer
         self._sink = sink
         self._price = answer.deployment.price
-        self._meter = AnthropicMeter()
+        self._bridge = answer.bridge
+        self._meter = answer.bridge.meter()
         self._ending: Ending = ""
         self._dry: ClientError | None = None
         self._covered_tokens = 0
-        self._renamed = answer.deployment.model != running.call.model
         now_ms = walk.clock.now_ms()
         self._started_ms = now_ms
         self._read_ms = now_ms
@@ -154,6 +152,9 @@ class StreamRelay:
         while not (self._meter.ended or self._meter.errored):
             data = await incoming.read()
             if not data:
+                self._meter.end_of_body()
+                if self._meter.ended:
+                    await self._finish()
                 return
             self._read_ms = self._walk.clock.now_ms()
             events = splitter.feed(data)
@@ -171,13 +172,12 @@ class StreamRelay:
     async def _pass(self, events: list[bytes]) -> None:
         meter = self._meter
         started = meter.started
+        told: list[bytes] = []
         for event in events:
             meter.feed(event)
+            told.append(self._bridge.feed(event))
         if meter.started and not started:
             self._replace_estimate()
-            if self._renamed:
-                name = self._running.call.model
-                events = [rename_message_start(event, name) if b"message_start" in event else event for event in events]
         dry: ClientError | None = None
         try:
             self._keep_hold_above_cost()
@@ -185,15 +185,24 @@ class StreamRelay:
             dry = error
         # What was made is charged, so it is delivered, also if it was the last the wallet could pay.
         if dry is None or self._running.opened or meter.ended:
-            await self._write(b"".join(events))
+            data = b"".join(told)
+            # Of what is hidden from this client nothing is written, but that the answer has begun is.
+            if data or not self._running.opened:
+                await self._write(data or self._running.inbound.speech.ping)
         if dry is not None and not meter.ended:
             raise dry
+
+    async def _finish(self) -> None:
+        """What the bridge still has to say when the upstream's stream came to its proper end."""
+        told = self._bridge.finish()
+        if told:
+            await self._write(told)
 
     async def _ping(self) -> None:
         # Not by `_write`: a ping that is taken says nothing about a write that is stuck.
         if self._writing_since_ms is None:
             self._written_ms = self._walk.clock.now_ms()
-            await self._sink.write(PING)
+            await self._sink.write(self._running.inbound.speech.ping)
 
     async def _write(self, data: bytes) -> None:
         now_ms = self._walk.clock.now_ms()
@@ -265,6 +274,9 @@ class StreamRelay:
         if not self._meter.started or not self._walk.store.accepting:
             return
         usage = estimated_usage(self._meter)
+        if not usage.prompt_tokens:
+            # Some upstreams tell the input with their last event.
+            usage = dataclasses.replace(usage, input_tokens=self._running.input_estimate)
         if usage != self._progress:
             self._progress = usage
             deployment = self._answer.deployment
@@ -303,7 +315,7 @@ class StreamRelay:
         if told is not None and not running.opened:
             return Relayed(self._outcome(source, told.status), told)
         if told is not None and not meter.errored:
-            await self._write(error_event(told, running.inbound.text_id))
+            await self._write(running.inbound.speech.error_event(told, running.inbound.text_id))
         return Relayed(self._outcome(source), broken=True)
 
     def _outcome(self, source: Source, status: int = 200) -> Outcome:

@@ -83,7 +83,10 @@ def _tell_router(walk: Walk, running: Running, outcome: Outcome, now_ms: int) ->
     model_id, conversation = running.model.id, running.conversation
     if outcome.source != "partial":
         cached = usage.prompt_tokens - usage.input_tokens
-        walk.router.served(model_id, conversation, deployment, cached, running.call.cache, now_ms)
+        # Whether a cache of another dialect's kind is still there nobody tells: nothing is held at its price.
+        translated = walk.stations[deployment.upstream].provider.dialect != running.call.dialect
+        cache = "none" if translated else running.call.cache
+        walk.router.served(model_id, conversation, deployment, cached, cache, now_ms)
     elif outcome.reason in ("cut", "silent"):
         failure = Failure("failing", outcome.reason, conversation, running.key.id)
         walk.router.failed(model_id, conversation, deployment, failure, now_ms)

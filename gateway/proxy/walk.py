@@ -23,7 +23,8 @@ from gateway.router import Deployment, Router
 from gateway.storage.rows import AttemptRow
 from gateway.upstreams.base import Headers, Provider
 from gateway.usage import Source, Usage
-from gateway.wire.call import Call
+from gateway.wire.call import Call, Dialect
+from gateway.wire.speech import SPEECHES, Speech
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,15 @@ class Inbound:
     body_bytes: int | None
     read_body: Callable[[int], Awaitable[bytes]]
     received_ms: int
+    dialect: Dialect = "anthropic"
     record: Record = field(default_factory=Record)
     # What every answer to this request carries beside its own headers.
     limit_headers: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def speech(self) -> Speech:
+        """How we speak to this client."""
+        return SPEECHES[self.dialect]
 
     def header(self, name: str) -> str:
         """The first value of a header, "" if it is not there."""

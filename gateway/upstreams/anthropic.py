@@ -17,6 +17,7 @@ import orjson
 
 from gateway.upstreams.base import Headers, Judgement, Operation, Outgoing
 from gateway.upstreams.headers import checked, content_type, first, parse_base_url, request_id, retry_after_s, shown
+from gateway.wire.bridge import Habits
 from gateway.wire.call import Dialect
 
 PATHS: dict[Operation, str] = {"messages": "/v1/messages", "count_tokens": "/v1/messages/count_tokens"}
@@ -35,6 +36,7 @@ class AnthropicProvider:
     dialect: Dialect = "anthropic"
     estimates_tokens = False
     signs_thinking = True
+    habits = Habits()
     probe: Operation = "count_tokens"
 
     def __init__(self, base_url: str, secret: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from gateway.wire.bridge import Habits
 from gateway.wire.call import Dialect
 
 # A provider serves those of its dialect: Anthropic's are messages and count_tokens, OpenAI's chat and models.
@@ -53,6 +54,8 @@ class Provider(Protocol):
     """Whether its count_tokens is a guess; the client is told so by a header."""
     signs_thinking: bool
     """Whether its thinking blocks carry a signature that only this kind takes back."""
+    habits: Habits
+    """What a request that is translated for it must look like."""
     probe: Operation
     """What is asked to see whether it can be reached and takes our secret: free everywhere."""
 

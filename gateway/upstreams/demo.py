@@ -17,6 +17,7 @@ import orjson
 
 from gateway.errors import UpstreamError
 from gateway.upstreams.base import Headers, Judgement, Operation, Outgoing
+from gateway.wire.bridge import Habits
 from gateway.wire.call import Dialect
 
 # About 40 words a second: what a quick model does, and slow enough to see that the answer streams.
@@ -37,6 +38,7 @@ class DemoProvider:
     dialect: Dialect = "anthropic"
     estimates_tokens = True
     signs_thinking = False
+    habits = Habits()
     probe: Operation = "count_tokens"
 
     def address(self, operation: Operation, query: str, headers: Headers, body: bytes, *, stream: bool) -> Outgoing:

@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import math
 import re
+from urllib.parse import urlsplit
 
 from gateway.upstreams.base import Headers, Judgement, Operation, Outgoing
 from gateway.upstreams.headers import checked, content_type, first, parse_base_url, request_id, retry_after_s, shown
+from gateway.wire.bridge import Habits
 from gateway.wire.call import Dialect
 from gateway.wire.openai import ErrorText, read_error
 
@@ -49,6 +51,7 @@ class OpenAIProvider:
         request. Without a secret none is sent: a server of one's own may want none. Raises ValueError if the address is none.
         """
         self._base = parse_base_url(base_url)
+        self.habits = _habits_of(urlsplit(self._base).hostname or "")
         self._headers = tuple((name.lower(), value) for name, value in headers)
         self._credential: Headers = (("authorization", f"Bearer {secret}"),) if secret else ()
 
@@ -98,6 +101,15 @@ class OpenAIProvider:
     def upstream_request_id(self, headers: Headers) -> str:
         """x-request-id nearly everywhere, x-generation-id at OpenRouter."""
         return request_id(headers, "x-request-id", "x-generation-id")
+
+
+def _habits_of(host: str) -> Habits:
+    """What is known of single providers; every other server gets what the most of them take."""
+    if host == "api.openai.com" or host.endswith(".openai.azure.com"):
+        return Habits(max_tokens_field="max_completion_tokens", effort_with_tools="none")
+    if host == "api.deepseek.com":
+        return Habits(reasoning_field="reasoning_content")
+    return Habits()
 
 
 def _is_credit(error: ErrorText) -> bool:
