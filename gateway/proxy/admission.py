@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.access import Key, check_model
+from gateway.access import Key, check_address, check_model
 from gateway.book import BalanceHeld, Hold
 from gateway.catalog import Model
 from gateway.errors import ClientError, HouseError
@@ -23,6 +23,14 @@ from gateway.wire.conversation import conversation_of
 
 # Money that running requests hold may be free in a moment; a client that is told to go away comes back with a new body.
 RELEASE_WAIT_MS = 3_000
+
+
+def authenticate(walk: Walk, inbound: Inbound) -> Key:
+    """The key of a request, noted for its log line. Raises ClientError `unauthenticated`, or `forbidden` for its address."""
+    key = walk.keys.authenticate(inbound.headers, walk.rules.key_prefix, walk.clock.at_ms())
+    inbound.record.key = key
+    check_address(key, inbound.address)
+    return key
 
 
 def find_model(walk: Walk, key: Key, name: str) -> Model:
@@ -45,8 +53,8 @@ def check_accepting(walk: Walk) -> None:
 async def admit(walk: Walk, inbound: Inbound, key: Key, model: Model, call: Call) -> Running:
     """Take the key's limits and hold money for the request, in one step.
 
-    Raises ClientError for a limit (429, a spend cap 402), BalanceTooLow (402), BalanceHeld and LimitHeld (429, after waiting
-    3 s), HouseError (503).
+    Raises ClientError for a limit (429, a spend cap 402) or a key that died while it waited (401), BalanceTooLow (402),
+    BalanceHeld and LimitHeld (429, after waiting 3 s), HouseError (503).
     """
     conversation = f"{key.id}:{conversation_of(inbound.headers, call)}"
     discount = _claim_discount(walk, model, conversation)
@@ -139,3 +147,5 @@ async def _reserve(walk: Walk, inbound: Inbound, key: Key, conversation: str, as
                     limit_hit(error.name)
                 raise
             await asyncio.wait([walk.releases.wait(key.wallet_id)], timeout=(give_up_ms - now_ms) / 1000)
+            # Meanwhile it may have been revoked, or limited otherwise. (What it pays stays what was asked of the wallet.)
+            key = authenticate(walk, inbound)

@@ -14,6 +14,7 @@ from gateway.access import Own
 from gateway.limits import DAY_MS
 from gateway.money import Factor
 from gateway.usage import Usage
+from tests.api.raw import raw_client
 from tests.desk_tools import act
 from tests.fakes import FakeClock
 from tests.gateway_tools import MODEL, Answer, Gateway, ScriptedUpstream, User, open_gateway, until
@@ -308,3 +309,38 @@ async def test_whatever_ends_a_request_its_limits_come_back(tmp_path: Path) -> N
         assert found["spend_total_nanos"][0] == sum(row["cost_nanos"] for row in rows)
         counted = ("input_tokens", "output_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens")
         assert found["tokens_per_month"][0] == sum(row[name] for row in rows for name in counted)
+
+
+@pytest.mark.parametrize("endpoint", ["/v1/messages", "/v1/messages/count_tokens"])
+async def test_a_key_that_is_revoked_while_its_request_is_still_being_sent_lets_nothing_in(tmp_path: Path, endpoint: str) -> None:
+    async with ScriptedUpstream() as up, open_gateway(tmp_path, up.url) as gateway, raw_client(gateway) as client:
+        alice = await gateway.make_user("alice")
+        body = json.dumps({"model": MODEL, "max_tokens": 10, "messages": [{"role": "user", "content": "say hi"}]})
+        await client.send(
+            f"POST {endpoint} HTTP/1.1\r\nhost: x\r\nx-api-key: {alice.secret}\r\ncontent-length: {len(body)}\r\n\r\n"
+        )
+        await until(lambda: gateway.house.walk.door.in_flight == 1)
+        await act(gateway.house, "keys.revoke", key_id=alice.key.id)
+        await client.send(body)
+        status, headers, _ = await client.answer()
+        assert (status, headers["x-should-retry"]) == (401, "false")
+        assert up.journal == []
+        await gateway.assert_settled()
+
+
+async def test_a_request_that_waits_for_others_obeys_what_its_key_has_become(tmp_path: Path) -> None:
+    released = asyncio.Event()
+    script = scripts.answer(Reply(usage=USAGE), released=released)
+    async with ScriptedUpstream(default=script) as up, open_gateway(tmp_path, up.url) as gateway:
+        alice, bob = [await gateway.make_user(name, limits={"concurrent": 1}) for name in ("alice", "bob")]
+        running = [asyncio.ensure_future(gateway.ask(user)) for user in (alice, bob)]
+        await until(lambda: len(up.journal) == 2)
+        waiting = [asyncio.ensure_future(gateway.ask(user)) for user in (alice, bob)]
+        await until(lambda: gateway.house.walk.door.in_flight == 4)
+        await act(gateway.house, "keys.revoke", key_id=alice.key.id)
+        await act(gateway.house, "keys.update", key_id=bob.key.id, requests_per_day=1)
+        released.set()
+        assert [(await task).status for task in running] == [200, 200]
+        assert [(await task).status for task in waiting] == [401, 429]
+        assert len(up.journal) == 2
+        await gateway.assert_settled()
