@@ -57,6 +57,20 @@ def test_a_start_with_a_plan_in_use_that_is_not_declared_is_refused(tmp_path: Pa
     assert run(tmp_path, "users", "set-plan", "ada", "default").returncode == 0
 
 
+def test_a_file_that_is_gone_does_not_make_the_demo_answer(tmp_path: Path) -> None:
+    config = tmp_path / "pagegrid.toml"
+    with serving(tmp_path) as server:
+        # Without a file from the start on, one may come.
+        config.write_text(DEMO.replace('"demo"\nk', '"mine"\nk'))
+        assert run(tmp_path, "reload").stderr == "Reloaded: upstreams, models.\n"
+        config.unlink()
+        refused = run(tmp_path, "reload")
+        assert refused.returncode == 1 and f"{config}: it was in force, and is not there any more" in refused.stderr
+        assert "nothing was reloaded" in refused.stderr
+        assert "mine" in run(tmp_path, "upstreams", "list").stdout
+        assert server.stop()[0] == 0
+
+
 def test_a_hang_up_reloads_and_the_log_says_what_came_of_it(tmp_path: Path) -> None:
     config = tmp_path / "pagegrid.toml"
     config.write_text(DEMO)
