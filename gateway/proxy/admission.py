@@ -23,6 +23,8 @@ from gateway.wire.conversation import conversation_of
 
 # Money that running requests hold may be free in a moment; a client that is told to go away comes back with a new body.
 RELEASE_WAIT_MS = 3_000
+# Who waits is inside the door. One wallet's may take up this share of it: whoever asks without end must not keep others out.
+WAITING_SHARE = 16
 
 
 def authenticate(walk: Walk, inbound: Inbound) -> Key:
@@ -142,10 +144,11 @@ async def _reserve(walk: Walk, inbound: Inbound, key: Key, conversation: str, as
             )
             return hold, walk.limits.enter(key.root_id, key.terms, tokens, hold.amount_nanos, at_ms, now_ms)
         except (BalanceHeld, LimitHeld) as error:
-            if now_ms >= give_up_ms:
+            crowded = walk.releases.count(key.wallet_id) >= max(1, walk.rules.max_in_flight // WAITING_SHARE)
+            if now_ms >= give_up_ms or crowded:
                 if isinstance(error, LimitHeld):
                     limit_hit(error.name)
                 raise
-            await asyncio.wait([walk.releases.wait(key.wallet_id)], timeout=(give_up_ms - now_ms) / 1000)
+            await walk.releases.wait(key.wallet_id, (give_up_ms - now_ms) / 1000)
             # Meanwhile it may have been revoked, or limited otherwise. (What it pays stays what was asked of the wallet.)
             key = authenticate(walk, inbound)

@@ -344,3 +344,40 @@ async def test_a_request_that_waits_for_others_obeys_what_its_key_has_become(tmp
         assert [(await task).status for task in waiting] == [401, 429]
         assert len(up.journal) == 2
         await gateway.assert_settled()
+
+
+async def test_who_asks_without_end_at_its_limit_keeps_nobody_else_out(tmp_path: Path) -> None:
+    released = asyncio.Event()
+    script = scripts.answer(Reply(usage=USAGE), released=released)
+    more = "[server]\nmax_in_flight = 32\n"
+    async with ScriptedUpstream(default=script) as up, open_gateway(tmp_path, up.url, more=more) as gateway:
+        alice, bob = await gateway.make_user("alice", limits={"concurrent": 1}), await gateway.make_user("bob")
+        running = asyncio.ensure_future(gateway.ask(alice))
+        await until(lambda: len(up.journal) == 1)
+        async with asking_many(gateway, alice, 100) as asking:
+            await until(lambda: sum(task.done() for task in asking) == 98)
+            assert gateway.house.walk.door.in_flight == 3
+            other = asyncio.ensure_future(gateway.ask(bob))
+            await until(lambda: len(up.journal) == 2)
+            released.set()
+        # Two waited, as many as may, and were served one after the other.
+        assert sorted(task.result().status for task in asking) == [200] * 2 + [429] * 98
+        assert (await running).status == (await other).status == 200
+        assert gateway.house.walk.releases.count(alice.key.wallet_id) == 0
+        await gateway.assert_settled()
+
+
+async def test_who_waits_in_vain_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.proxy.admission.RELEASE_WAIT_MS", 20)
+    released = asyncio.Event()
+    script = scripts.answer(Reply(usage=USAGE), released=released)
+    async with ScriptedUpstream(default=script) as up, open_gateway(tmp_path, up.url) as gateway:
+        alice = await gateway.make_user("alice", limits={"concurrent": 1})
+        running = asyncio.ensure_future(gateway.ask(alice))
+        await until(lambda: len(up.journal) == 1)
+        for _ in range(3):
+            assert (await gateway.ask(alice)).status == 429
+        assert gateway.house.walk.releases.count(alice.key.wallet_id) == 0
+        released.set()
+        assert (await running).status == 200
+        await gateway.assert_settled()
