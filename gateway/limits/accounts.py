@@ -66,7 +66,7 @@ class Account:
 
 @dataclass(slots=True)
 class Lease:
-    """What one running request has reserved: `tokens` as counted, `nanos` as held."""
+    """What one running request has reserved: `tokens` as counted, `nanos` as held; `taken` of the tokens came from the bucket."""
 
     account: Account
     terms: Terms
@@ -75,6 +75,7 @@ class Lease:
     tokens: int
     nanos: int
     bucket: Bucket | None
+    taken: int = 0
 
     def tally(self, window: Window) -> Tally:
         return self.account.tally(window.name, period_of(window, self.day, self.month))
@@ -164,8 +165,20 @@ class Limits:
             if more[window.unit]:
                 lease.tally(window).reserved += more[window.unit]
         if lease.bucket is not None:
-            move(lease.bucket, more["tokens"])
-        lease.tokens, lease.nanos = tokens, nanos
+            move(lease.bucket, tokens - lease.taken)
+        lease.tokens, lease.nanos, lease.taken = tokens, nanos, tokens
+
+    def widen(self, lease: Lease, tokens: int) -> None:
+        """Reserve up to `tokens` as far as there is room, for a request whose output cannot be watched: beside it no other may
+        use them. The bucket is left as it is: the debt of one such request may be larger than a minute's refill.
+        """
+        if tokens <= lease.tokens:
+            return
+        more = min(tokens - lease.tokens, self.room(lease)[0])
+        for window in WINDOWS:
+            if window.unit == "tokens":
+                lease.tally(window).reserved += more
+        lease.tokens += more
 
     def room(self, lease: Lease) -> tuple[int, int]:
         """(tokens, nanos) that the reservation may still grow by. A bucket does not bound it: it may fall into debt."""
@@ -200,7 +213,7 @@ class Limits:
             tally.used += amounts[window.unit]
             assert tally.reserved >= 0
         if lease.bucket is not None:
-            move(lease.bucket, tokens - lease.tokens)
+            move(lease.bucket, tokens - lease.taken)
         lease.account.running -= 1
 
     # ── history ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -142,7 +142,9 @@ async def _reserve(walk: Walk, inbound: Inbound, key: Key, conversation: str, as
                 conversation=conversation,
                 now_ms=now_ms,
             )
-            return hold, walk.limits.enter(key.root_id, key.terms, tokens, hold.amount_nanos, at_ms, now_ms)
+            lease = walk.limits.enter(key.root_id, key.terms, tokens, hold.amount_nanos, at_ms, now_ms)
+            walk.limits.widen(lease, asked.counted_tokens_max)
+            return hold, lease
         except (BalanceHeld, LimitHeld) as error:
             crowded = walk.releases.count(key.wallet_id) >= max(1, walk.rules.max_in_flight // WAITING_SHARE)
             if now_ms >= give_up_ms or crowded:

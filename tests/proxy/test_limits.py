@@ -381,3 +381,21 @@ async def test_who_waits_in_vain_leaves_nothing_behind(tmp_path: Path, monkeypat
         released.set()
         assert (await running).status == 200
         await gateway.assert_settled()
+
+
+async def test_calls_that_are_not_streamed_do_not_race_past_the_tokens_of_a_month(tmp_path: Path) -> None:
+    """12 at once, each of 20,000 tokens, against 60,000: held by their first slices alone, all of them would get in."""
+    released = asyncio.Event()
+    usage = Usage(input_tokens=500, output_tokens=20_000)
+    script = scripts.answer(Reply(usage=usage), released=released)
+    async with ScriptedUpstream(default=script) as up, open_gateway(tmp_path, up.url) as gateway:
+        alice = await gateway.make_user("alice", limits={"tokens_per_month": 60_000})
+        async with asking_many(gateway, alice, 12, max_tokens=20_000) as asking:
+            await until(lambda: len(up.journal) == 3)
+            released.set()
+        answers = [task.result().status for task in asking]
+        assert set(answers) == {200, 429}
+        used, reserved = levels(gateway, alice)["tokens_per_month"]
+        # The last one in began with room for its first slice.
+        assert reserved == 0 and used == answers.count(200) * 20_500 <= 60_000 + 20_500
+        await gateway.assert_settled()
