@@ -119,6 +119,17 @@ def test_a_limit_that_is_changed_to_and_fro_fills_nothing(steps: list[tuple[int,
     assert taken <= max((rpm for rpm, _ in steps), default=0)
 
 
+@given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(0, 2 * 10**6))
+def test_another_limit_keeps_nobody_waiting_longer_than_the_one_before(before: int, after: int, taken: int) -> None:
+    """600 a minute, all used, then 1 a minute: the next is free in a minute, not in ten hours."""
+    bucket = Bucket(before, NOW)
+    bucket.take(taken)
+    reset_ms = bucket.standing(NOW).reset_ms
+    bucket.resize(after, NOW)
+    assert reset_ms <= bucket.standing(NOW).reset_ms <= reset_ms + 1
+    assert taken > before or bucket.wait_ms(1, NOW) <= MINUTE_MS
+
+
 @given(st.lists(st.tuples(st.sampled_from(["take", "give_back"]), st.integers(0, 2_000)), max_size=400), st.integers(1, 50))
 def test_what_is_given_back_is_bounded(steps: list[tuple[str, int]], per_minute: int) -> None:
     limits, terms, now_ms, taken = Limits(), Terms(rpm=per_minute), NOW, 0
