@@ -219,7 +219,9 @@ class Limits:
     # ── history ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def is_loaded(self, key: int) -> bool:
-        return self._account(key).loaded
+        """Only looks: it may be asked in another thread."""
+        account = self._accounts.get(key)
+        return account is not None and account.loaded
 
     def load(self, key: int, days: Iterable[Spent], ever_nanos: int) -> None:
         """What the key used before this start; the second time changes nothing."""
