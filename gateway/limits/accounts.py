@@ -15,7 +15,8 @@ from gateway.metrics import limit_hit
 # with fewer fields), but not without end.
 GIVEN_BACK_PER_MINUTE_MAX = 20
 COUNT_TOKENS_PER_MINUTE = 300
-UNLIMITED = 2**62
+# Above whatever a request may come to, at any price that can be written.
+UNLIMITED = 2**200
 
 
 @dataclass(frozen=True, slots=True)

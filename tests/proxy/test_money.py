@@ -94,6 +94,20 @@ async def test_an_upstream_that_bills_all_of_max_tokens_costs_us_one_request_at_
         await gateway.assert_settled()
 
 
+async def test_a_price_beyond_all_wallets_is_too_much_and_no_error_of_ours(tmp_path: Path) -> None:
+    rates = "".join(
+        f'{name} = "999999999999"\n' for name in ("input", "output", "cache_write_5m", "cache_write_1h", "cache_read")
+    )
+    entry = (
+        f'[[models]]\nid = "gold"\nroutes = [{{ upstream = "up1" }}]\ncontext_tokens = 9000\nmax_output_tokens = 9000\n{rates}'
+    )
+    more = f'[billing]\nfactor = "10"\n{entry}'
+    async with ScriptedUpstream() as up, open_gateway(tmp_path, up.url, more=more) as gateway:
+        alice = await gateway.make_user("alice")
+        assert (await gateway.ask(alice, model="gold", max_tokens=9_000)).status == 402
+        await gateway.assert_settled()
+
+
 async def test_a_dollar_is_enough_for_a_long_conversation_and_five_subagents(tmp_path: Path) -> None:
     """150,000 tokens of which nearly all are read from the cache, max_tokens 128,000: nobody is told to go away.
 
