@@ -123,6 +123,7 @@ class _Reloader:
             self._place = place
             if self._tls is not None and certificate is not None:
                 self._tls.take(certificate)
+            _raise_open_files(settings.server.open_files_needed)
             log.set_up(settings.logging.format, settings.logging.level)
             if demo and not settings.demo_only:
                 await reverse_demo_credit(self._house.desk)
