@@ -148,8 +148,7 @@ class Router:
         signers = self._signers(model_id, conversation) if signed else None
         might = [deployment for deployment in self.deployments(model_id) if _takes(deployment, signers)]
         if not might:
-            # A reload may have taken the model away since the request came.
-            return Closed(0, signed=True) if self.deployments(model_id) else Closed(0, "no_model")
+            return Closed(0, signed=True)
         states = [self._health.state(d.upstream, d.model, now_ms) for d in might if not self._is_full(d)]
         if not states:
             return Closed(1_000, full=True)

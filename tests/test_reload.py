@@ -116,6 +116,24 @@ async def test_another_secret_ends_the_rest_of_an_upstream_whose_secret_was_refu
         await gateway.assert_settled()
 
 
+async def test_a_request_that_waits_is_held_and_charged_at_the_price_that_it_is_served_at(tmp_path: Path) -> None:
+    released = asyncio.Event()
+    script = scripts.answer(Reply(usage=USAGE), released=released)
+    async with ScriptedUpstream(default=script) as up, open_gateway(tmp_path, up.url) as gateway:
+        # Enough for two at the old price, and for one at the new.
+        alice = await gateway.make_user("alice", "0.008", limits={"concurrent": 1})
+        running = asyncio.ensure_future(gateway.ask(alice))
+        await until(lambda: len(up.journal) == 1)
+        waiting = asyncio.ensure_future(gateway.ask(alice))
+        await until(lambda: gateway.house.walk.releases.count(alice.key.wallet_id) == 1)
+        await reload(gateway.house, read(tmp_path, up.url, more='[billing]\nfactor = "5"\n'))
+        released.set()
+        assert (await running).status == 200
+        assert (await waiting).status == 402
+        assert len(up.journal) == 1 and 8_000_000 - gateway.balance(alice) == COST
+        await gateway.assert_settled()
+
+
 async def test_a_model_that_is_taken_away_while_a_request_for_it_waits_is_not_found(tmp_path: Path) -> None:
     released = asyncio.Event()
     entry = """
