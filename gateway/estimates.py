@@ -27,18 +27,26 @@ OVERHEAD_TOKENS = 500
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What to ask of the wallet, and what it was made from; of the input `cached_tokens` should be read from the cache."""
+    """What to ask of the wallet, and what it was made from; of the input `cached_tokens` should be read from the cache.
+
+    `output_tokens` go with `need_nanos`, `output_tokens_max` with `want_nanos`.
+    """
 
     need_nanos: int
     want_nanos: int
     input_tokens: int
     output_tokens: int
+    output_tokens_max: int
     cached_tokens: int = 0
 
     @property
     def counted_tokens(self) -> int:
         """What token limits count: not what the cache reads."""
         return self.input_tokens - self.cached_tokens + self.output_tokens
+
+    @property
+    def counted_tokens_max(self) -> int:
+        return self.counted_tokens - self.output_tokens + self.output_tokens_max
 
 
 def counted_tokens(call: Call, image_tokens: int) -> int:
@@ -78,7 +86,7 @@ def demand(
     for price in prices:
         needs.append(_held_nanos(price, call, estimate, warm_tokens, output))
         wants.append(_held_nanos(price, call, estimate, warm_tokens, wanted))
-    return Demand(max(needs), max(wants), estimate, output, _cached(call, estimate, warm_tokens))
+    return Demand(max(needs), max(wants), estimate, output, wanted, _cached(call, estimate, warm_tokens))
 
 
 def as_asked(usage: Usage, call: Call) -> Usage:

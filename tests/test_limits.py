@@ -119,6 +119,17 @@ def test_a_limit_that_is_changed_to_and_fro_fills_nothing(steps: list[tuple[int,
     assert taken <= max((rpm for rpm, _ in steps), default=0)
 
 
+@given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(0, 2 * 10**6))
+def test_another_limit_keeps_nobody_waiting_longer_than_the_one_before(before: int, after: int, taken: int) -> None:
+    """600 a minute, all used, then 1 a minute: the next is free in a minute, not in ten hours."""
+    bucket = Bucket(before, NOW)
+    bucket.take(taken)
+    reset_ms = bucket.standing(NOW).reset_ms
+    bucket.resize(after, NOW)
+    assert reset_ms <= bucket.standing(NOW).reset_ms <= reset_ms + 1
+    assert taken > before or bucket.wait_ms(1, NOW) <= MINUTE_MS
+
+
 @given(st.lists(st.tuples(st.sampled_from(["take", "give_back"]), st.integers(0, 2_000)), max_size=400), st.integers(1, 50))
 def test_what_is_given_back_is_bounded(steps: list[tuple[str, int]], per_minute: int) -> None:
     limits, terms, now_ms, taken = Limits(), Terms(rpm=per_minute), NOW, 0
@@ -240,6 +251,20 @@ def test_a_running_request_may_grow_as_far_as_its_tightest_limit_and_is_told_whi
     assert limits.room(enter(limits, terms)) == (30, 40)
 
 
+def test_what_cannot_be_watched_reserves_what_it_may_use_and_the_bucket_only_what_it_should() -> None:
+    limits, terms = Limits(), Terms(tpm=1_000, tokens_per_month=5_000)
+    lease = enter(limits, terms, tokens=300)
+    limits.widen(lease, 9_000)
+    with pytest.raises(LimitHeld, match="tokens per month"):
+        enter(limits, terms, tokens=1)
+    standing = limits.tokens_standing(KEY, terms, NOW)
+    assert standing is not None and standing.remaining == 700
+    limits.leave(lease, (400, 0))
+    standing = limits.tokens_standing(KEY, terms, NOW)
+    assert standing is not None and standing.remaining == 600
+    assert limits.check(KEY, terms, 600, 0, AT, NOW) > 0
+
+
 def test_tokens_are_trued_up_when_the_request_is_over() -> None:
     limits, terms = Limits(), Terms(tpm=1_000)
     lease = enter(limits, terms, tokens=900)
@@ -346,6 +371,13 @@ class LimitsMachine(RuleBasedStateMachine):
         if lease is not None and id(lease) in self.running:
             more_tokens, more_nanos = self.limits.room(lease)
             self.limits.change(lease, lease.tokens + min(tokens, more_tokens), lease.nanos + min(nanos, more_nanos))
+
+    @rule(lease=leases, tokens=st.integers(0, 5_000))
+    def widen(self, lease: Lease | None, tokens: int) -> None:
+        if lease is not None and id(lease) in self.running:
+            taken = self.limits.tokens_standing(KEY, self.TERMS, self.now_ms)
+            self.limits.widen(lease, tokens)
+            assert self.limits.tokens_standing(KEY, self.TERMS, self.now_ms) == taken
 
     @rule(lease=consumes(leases), share=st.integers(0, 100), charged=st.booleans())
     def leave(self, lease: Lease | None, share: int, charged: bool) -> None:

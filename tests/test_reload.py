@@ -116,6 +116,54 @@ async def test_another_secret_ends_the_rest_of_an_upstream_whose_secret_was_refu
         await gateway.assert_settled()
 
 
+async def test_a_request_that_waits_is_held_and_charged_at_the_price_that_it_is_served_at(tmp_path: Path) -> None:
+    released = asyncio.Event()
+    script = scripts.answer(Reply(usage=USAGE), released=released)
+    async with ScriptedUpstream(default=script) as up, open_gateway(tmp_path, up.url) as gateway:
+        # Enough for two at the old price, and for one at the new.
+        alice = await gateway.make_user("alice", "0.008", limits={"concurrent": 1})
+        running = asyncio.ensure_future(gateway.ask(alice))
+        await until(lambda: len(up.journal) == 1)
+        waiting = asyncio.ensure_future(gateway.ask(alice))
+        await until(lambda: gateway.house.walk.releases.count(alice.key.wallet_id) == 1)
+        await reload(gateway.house, read(tmp_path, up.url, more='[billing]\nfactor = "5"\n'))
+        released.set()
+        assert (await running).status == 200
+        assert (await waiting).status == 402
+        assert len(up.journal) == 1 and 8_000_000 - gateway.balance(alice) == COST
+        await gateway.assert_settled()
+
+
+async def test_a_model_that_is_taken_away_while_a_request_for_it_waits_is_not_found(tmp_path: Path) -> None:
+    released = asyncio.Event()
+    entry = """
+        [[models]]
+        id = "text-own"
+        routes = [{ upstream = "up1" }]
+        input = "1"
+        output = "1"
+        cache_write_5m = "1"
+        cache_write_1h = "1"
+        cache_read = "1"
+        context_tokens = 1000
+        max_output_tokens = 1000
+    """
+    script = scripts.answer(Reply(usage=USAGE), released=released)
+    async with ScriptedUpstream(default=script) as up, open_gateway(tmp_path, up.url, more=entry) as gateway:
+        alice = await gateway.make_user("alice", limits={"concurrent": 1})
+        running = asyncio.ensure_future(gateway.ask(alice))
+        await until(lambda: len(up.journal) == 1)
+        waiting = asyncio.ensure_future(gateway.ask(alice, model="text-own"))
+        await until(lambda: gateway.house.walk.releases.count(alice.key.wallet_id) == 1)
+        await reload(gateway.house, read(tmp_path, up.url))
+        released.set()
+        assert (await running).status == 200
+        gone = await waiting
+        assert (gone.status, gone.error["type"]) == (404, "not_found_error")
+        assert len(up.journal) == 1
+        await gateway.assert_settled()
+
+
 async def test_reloads_under_load_lose_no_request(tmp_path: Path) -> None:
     script = scripts.answer(Reply(usage=USAGE), pace_s=0.002)
     async with (

@@ -16,7 +16,7 @@ from gateway.house import House
 from gateway.ids import parse_id
 from gateway.limits import Level
 from gateway.money import format_usd, to_micros
-from gateway.proxy.exchange import authenticate
+from gateway.proxy.admission import authenticate
 from gateway.proxy.walk import Inbound
 
 # A settle is on disk some milliseconds after its answer; whoever asks at once waits for it.

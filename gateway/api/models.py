@@ -19,8 +19,7 @@ from gateway.errors import ClientError
 from gateway.house import House
 from gateway.money import format_usd
 from gateway.pricing import Price, Rates, scale
-from gateway.proxy.admission import find_model
-from gateway.proxy.exchange import authenticate
+from gateway.proxy.admission import authenticate, find_model
 from gateway.proxy.walk import Inbound
 from gateway.router import for_key
 

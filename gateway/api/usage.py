@@ -18,7 +18,7 @@ from gateway.api.sink import HttpSink
 from gateway.desk.usage_reports import CSV_LIMIT_MAX, LIMIT_DEFAULT, LIMIT_MAX, parse_question, render_csv_page, report_of_owner
 from gateway.errors import ClientError, HouseError
 from gateway.house import House
-from gateway.proxy.exchange import authenticate
+from gateway.proxy.admission import authenticate
 from gateway.proxy.walk import Inbound
 from gateway.storage.database import open_reader
 

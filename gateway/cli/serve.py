@@ -21,6 +21,7 @@ from gateway.api.server import serving
 from gateway.api.tls import Loaded, Tls, find_files, load_certificate
 from gateway.cli.context import Place, place_options
 from gateway.config import ConfigError, Settings
+from gateway.config.errors import Problem
 from gateway.desk.configuration import reload_configuration
 from gateway.desk.first_start import Credentials, first_start, has_users, reverse_demo_credit
 from gateway.desk.users import check_plans_in_use
@@ -113,12 +114,16 @@ class _Reloader:
     async def reload(self) -> dict[str, Any]:
         """Raises ClientError with everything that is wrong, and then nothing changed."""
         async with self._turn:
-            settings = await asyncio.to_thread(self._load)
+            # Its paths are looked up anew: a file that was not there at the start may be there now.
+            place = Place(self._place.config_asked, self._place.data_dir_asked)
+            settings = await asyncio.to_thread(self._load, place)
             demo = self._house.settings.demo_only
             certificate = await asyncio.to_thread(self._load_certificate, settings)
             changed = await reload(self._house, settings)
+            self._place = place
             if self._tls is not None and certificate is not None:
                 self._tls.take(certificate)
+            _raise_open_files(settings.server.open_files_needed)
             log.set_up(settings.logging.format, settings.logging.level)
             if demo and not settings.demo_only:
                 await reverse_demo_credit(self._house.desk)
@@ -155,10 +160,11 @@ class _Reloader:
             )
         return None if files is None else load_certificate(files)
 
-    def _load(self) -> Settings:
-        # Its paths are looked up anew: a file that was not there at the start may be there now.
-        place = Place(self._place.config_asked, self._place.data_dir_asked)
+    def _load(self, place: Place) -> Settings:
         try:
+            if place.config is None and self._place.config is not None:
+                # An editor may be at work. The built-in demo would answer instead, and users would pay for it.
+                raise ConfigError([Problem(str(self._place.config), None, "", "it was in force, and is not there any more")])
             return place.load_settings().listening_on(*self._over)
         except ConfigError as error:
             raise ClientError("invalid_request", f"the configuration cannot be used, nothing was reloaded:\n{error}") from None

@@ -23,6 +23,7 @@ from functools import cache
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic_core import PydanticSerializationError
 
 from gateway.catalog import Catalog
 from gateway.desk import (
@@ -210,6 +211,12 @@ def _checked(act: str, shape: type[BaseModel], validate: Callable[[], BaseModel]
         hint = f"did you mean {nearest[0]}? it takes" if nearest else "it takes"
         known = ", ".join(shape.model_fields) or "no arguments"
         raise ClientError("invalid_request", f"{act}: {where}: {wrong}; {hint} {known}", param=where) from None
+    for name in checked.model_fields_set:
+        try:
+            checked.model_dump_json(include={name})
+        except PydanticSerializationError:
+            # Half a surrogate pair (\ud800 in JSON, a stray byte on a command line): no database takes it.
+            raise ClientError("invalid_request", f"{act}: {name}: this is not text in UTF-8", param=name) from None
     return {name: getattr(checked, name) for name in checked.model_fields_set}
 
 

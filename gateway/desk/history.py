@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 
+from gateway.desk.checks import get_user
 from gateway.desk.desk import Desk
 from gateway.limits import Spent
 from gateway.storage import database, spending
@@ -21,13 +22,15 @@ History = tuple[int, list[Spent], int]
 
 
 async def load_history(desk: Desk, *, key_id: int | None = None, user: str | None = None) -> None:
-    """Of one key, or of all living keys of a user; one that does not exist has none."""
+    """Of one key (one that does not exist has none), or of all living keys of a user. Raises ClientError for an unknown user."""
+    at_ms = desk.clock.at_ms()
 
     def read() -> list[History]:
         with closing(database.open_reader(desk.database)) as conn:
-            roots = spending.find_roots(conn, key_id=key_id, user=user)
+            user_id = None if user is None else get_user(conn, user)["id"]
+            roots = spending.find_roots(conn, at_ms, key_id=key_id, user_id=user_id)
             missing = [root_id for root_id in roots if not desk.limits.is_loaded(root_id)]
-            return read_history(conn, missing, desk.booted_above_id, desk.clock.at_ms())
+            return read_history(conn, missing, desk.booted_above_id, at_ms)
 
     for root_id, days, ever_nanos in await asyncio.to_thread(read):
         desk.limits.load(root_id, days, ever_nanos)

@@ -15,7 +15,8 @@ from gateway.metrics import limit_hit
 # with fewer fields), but not without end.
 GIVEN_BACK_PER_MINUTE_MAX = 20
 COUNT_TOKENS_PER_MINUTE = 300
-UNLIMITED = 2**62
+# Above whatever a request may come to, at any price that can be written.
+UNLIMITED = 2**200
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Account:
 
 @dataclass(slots=True)
 class Lease:
-    """What one running request has reserved: `tokens` as counted, `nanos` as held."""
+    """What one running request has reserved: `tokens` as counted, `nanos` as held; `taken` of the tokens came from the bucket."""
 
     account: Account
     terms: Terms
@@ -75,6 +76,7 @@ class Lease:
     tokens: int
     nanos: int
     bucket: Bucket | None
+    taken: int = 0
 
     def tally(self, window: Window) -> Tally:
         return self.account.tally(window.name, period_of(window, self.day, self.month))
@@ -164,8 +166,20 @@ class Limits:
             if more[window.unit]:
                 lease.tally(window).reserved += more[window.unit]
         if lease.bucket is not None:
-            move(lease.bucket, more["tokens"])
-        lease.tokens, lease.nanos = tokens, nanos
+            move(lease.bucket, tokens - lease.taken)
+        lease.tokens, lease.nanos, lease.taken = tokens, nanos, tokens
+
+    def widen(self, lease: Lease, tokens: int) -> None:
+        """Reserve up to `tokens` as far as there is room, for a request whose output cannot be watched: beside it no other may
+        use them. The bucket is left as it is: the debt of one such request may be larger than a minute's refill.
+        """
+        if tokens <= lease.tokens:
+            return
+        more = min(tokens - lease.tokens, self.room(lease)[0])
+        for window in WINDOWS:
+            if window.unit == "tokens":
+                lease.tally(window).reserved += more
+        lease.tokens += more
 
     def room(self, lease: Lease) -> tuple[int, int]:
         """(tokens, nanos) that the reservation may still grow by. A bucket does not bound it: it may fall into debt."""
@@ -200,13 +214,15 @@ class Limits:
             tally.used += amounts[window.unit]
             assert tally.reserved >= 0
         if lease.bucket is not None:
-            move(lease.bucket, tokens - lease.tokens)
+            move(lease.bucket, tokens - lease.taken)
         lease.account.running -= 1
 
     # ── history ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def is_loaded(self, key: int) -> bool:
-        return self._account(key).loaded
+        """Only looks: it may be asked in another thread."""
+        account = self._accounts.get(key)
+        return account is not None and account.loaded
 
     def load(self, key: int, days: Iterable[Spent], ever_nanos: int) -> None:
         """What the key used before this start; the second time changes nothing."""

@@ -33,9 +33,9 @@ class Bucket:
         return max(0, -(-(min(amount, self.per_minute) * MINUTE_MS - self._fill) // self.per_minute))
 
     def resize(self, per_minute: int, now_ms: int) -> None:
-        """Another limit, with the same amount missing: switching to and fro fills nothing."""
+        """Another limit, with the same share missing: switching to and fro fills nothing, and it is full as soon as before."""
         self._refill(now_ms)
-        self._fill += (per_minute - self.per_minute) * MINUTE_MS
+        self._fill = self._fill * per_minute // self.per_minute
         self.per_minute = per_minute
 
     def take(self, amount: int) -> None:

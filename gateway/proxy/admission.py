@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.access import Key, check_model
+from gateway.access import Key, check_address, check_model
 from gateway.book import BalanceHeld, Hold
 from gateway.catalog import Model
 from gateway.errors import ClientError, HouseError
@@ -23,6 +23,16 @@ from gateway.wire.conversation import conversation_of
 
 # Money that running requests hold may be free in a moment; a client that is told to go away comes back with a new body.
 RELEASE_WAIT_MS = 3_000
+# Who waits is inside the door. One wallet's may take up this share of it: whoever asks without end must not keep others out.
+WAITING_SHARE = 16
+
+
+def authenticate(walk: Walk, inbound: Inbound) -> Key:
+    """The key of a request, noted for its log line. Raises ClientError `unauthenticated`, or `forbidden` for its address."""
+    key = walk.keys.authenticate(inbound.headers, walk.rules.key_prefix, walk.clock.at_ms())
+    inbound.record.key = key
+    check_address(key, inbound.address)
+    return key
 
 
 def find_model(walk: Walk, key: Key, name: str) -> Model:
@@ -46,13 +56,28 @@ async def admit(walk: Walk, inbound: Inbound, key: Key, model: Model, call: Call
     """Take the key's limits and hold money for the request, in one step.
 
     Raises ClientError for a limit (429, a spend cap 402), BalanceTooLow (402), BalanceHeld and LimitHeld (429, after waiting
-    3 s), HouseError (503).
+    3 s), HouseError (503); after a wait also what `authenticate` and `find_model` raise.
     """
     conversation = f"{key.id}:{conversation_of(inbound.headers, call)}"
     discount = _claim_discount(walk, model, conversation)
+    give_up_ms = walk.clock.now_ms() + RELEASE_WAIT_MS
     try:
-        asked = _demand(walk, key, model, call, conversation, warm=discount is not None)
-        hold, lease = await _reserve(walk, inbound, key, conversation, asked)
+        while True:
+            asked = _demand(walk, key, model, call, conversation, warm=discount is not None)
+            try:
+                hold, lease = _reserve(walk, inbound, key, conversation, asked)
+                break
+            except (BalanceHeld, LimitHeld) as error:
+                left_ms = give_up_ms - walk.clock.now_ms()
+                crowded = walk.releases.count(key.wallet_id) >= max(1, walk.rules.max_in_flight // WAITING_SHARE)
+                if left_ms <= 0 or crowded:
+                    if isinstance(error, LimitHeld):
+                        limit_hit(error.name)
+                    raise
+            await walk.releases.wait(key.wallet_id, left_ms / 1000)
+            # As if it came now: its key may be dead or limited otherwise, its model dearer or gone.
+            key = authenticate(walk, inbound)
+            model = find_model(walk, key, call.model)
     except BaseException:
         walk.discounts.discard(discount)
         raise
@@ -115,27 +140,20 @@ def _demand(walk: Walk, key: Key, model: Model, call: Call, conversation: str, *
     )
 
 
-async def _reserve(walk: Walk, inbound: Inbound, key: Key, conversation: str, asked: Demand) -> tuple[Hold, Lease]:
+def _reserve(walk: Walk, inbound: Inbound, key: Key, conversation: str, asked: Demand) -> tuple[Hold, Lease]:
     """All is checked, then all is taken, without a step of anybody else's in between."""
-    give_up_ms = walk.clock.now_ms() + RELEASE_WAIT_MS
+    check_accepting(walk)
+    now_ms, at_ms = walk.clock.now_ms(), walk.clock.at_ms()
     tokens = asked.counted_tokens
-    while True:
-        check_accepting(walk)
-        now_ms, at_ms = walk.clock.now_ms(), walk.clock.at_ms()
-        try:
-            room = walk.limits.check(key.root_id, key.terms, tokens, asked.need_nanos, at_ms, now_ms)
-            hold = walk.book.admit(
-                inbound.request_id,
-                key.wallet_id,
-                asked.need_nanos,
-                min(asked.want_nanos, room),
-                conversation=conversation,
-                now_ms=now_ms,
-            )
-            return hold, walk.limits.enter(key.root_id, key.terms, tokens, hold.amount_nanos, at_ms, now_ms)
-        except (BalanceHeld, LimitHeld) as error:
-            if now_ms >= give_up_ms:
-                if isinstance(error, LimitHeld):
-                    limit_hit(error.name)
-                raise
-            await asyncio.wait([walk.releases.wait(key.wallet_id)], timeout=(give_up_ms - now_ms) / 1000)
+    room = walk.limits.check(key.root_id, key.terms, tokens, asked.need_nanos, at_ms, now_ms)
+    hold = walk.book.admit(
+        inbound.request_id,
+        key.wallet_id,
+        asked.need_nanos,
+        min(asked.want_nanos, room),
+        conversation=conversation,
+        now_ms=now_ms,
+    )
+    lease = walk.limits.enter(key.root_id, key.terms, tokens, hold.amount_nanos, at_ms, now_ms)
+    walk.limits.widen(lease, asked.counted_tokens_max)
+    return hold, lease

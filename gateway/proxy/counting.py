@@ -9,10 +9,9 @@ import orjson
 
 from gateway.catalog import Model
 from gateway.estimates import counted_tokens
-from gateway.proxy.admission import find_model
+from gateway.proxy.admission import authenticate, find_model
 from gateway.proxy.attempts import Asker, ask_in_order
 from gateway.proxy.dispatch import ERROR_BODY_BYTES_MAX, check_identity, read_whole
-from gateway.proxy.exchange import authenticate
 from gateway.proxy.ports import Sink
 from gateway.proxy.refusal import Refused, VerbatimAnswer, judge_refusal
 from gateway.proxy.walk import Inbound, Walk
@@ -30,7 +29,9 @@ async def count_tokens(walk: Walk, inbound: Inbound, sink: Sink) -> None:
     walk.limits.take_count(key.root_id, walk.clock.now_ms())
     body_bytes = walk.door.enter(inbound.body_bytes)
     try:
-        call = parse_call(await inbound.read_body(walk.rules.body_bytes_max), operation="count_tokens")
+        body = await inbound.read_body(walk.rules.body_bytes_max)
+        key = authenticate(walk, inbound)
+        call = parse_call(body, operation="count_tokens")
         inbound.record.model = call.model
         model = find_model(walk, key, call.model)
         # An upstream may lack this endpoint and be healthy, or have it and be overloaded: counting says nothing of its health.

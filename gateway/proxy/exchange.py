@@ -13,10 +13,10 @@ import asyncio
 import functools
 from dataclasses import replace
 
-from gateway.access import Key, check_address
+from gateway.access import Key
 from gateway.errors import GatewayError, HouseError, UpstreamError
 from gateway.money import to_micros
-from gateway.proxy.admission import admit, await_hold, check_accepting, find_model
+from gateway.proxy.admission import admit, authenticate, await_hold, check_accepting, find_model
 from gateway.proxy.dispatch import Answer, StreamAnswer, WholeAnswer, dispatch
 from gateway.proxy.ports import Sink
 from gateway.proxy.relay import STREAM_HEADERS, StreamRelay, estimated_outcome, usage_flags
@@ -35,7 +35,10 @@ async def exchange(walk: Walk, inbound: Inbound, sink: Sink) -> None:
     check_accepting(walk)
     body_bytes = walk.door.enter(inbound.body_bytes)
     try:
-        call = inbound.speech.parse(await inbound.read_body(walk.rules.body_bytes_max), walk.rules.default_max_tokens)
+        body = await inbound.read_body(walk.rules.body_bytes_max)
+        # It took its time, in which the key may have been revoked.
+        key = authenticate(walk, inbound)
+        call = inbound.speech.parse(body, walk.rules.default_max_tokens)
         inbound.record.model, inbound.record.stream = call.model, call.stream
         model = find_model(walk, key, call.model)
         try:
@@ -45,14 +48,6 @@ async def exchange(walk: Walk, inbound: Inbound, sink: Sink) -> None:
         await _serve(walk, running, sink)
     finally:
         walk.door.leave(body_bytes)
-
-
-def authenticate(walk: Walk, inbound: Inbound) -> Key:
-    """The key of a request, noted for its log line. Raises ClientError `unauthenticated`, or `forbidden` for its address."""
-    key = walk.keys.authenticate(inbound.headers, walk.rules.key_prefix, walk.clock.at_ms())
-    inbound.record.key = key
-    check_address(key, inbound.address)
-    return key
 
 
 def tell_limits(walk: Walk, inbound: Inbound, key: Key) -> None:

@@ -188,20 +188,28 @@ class Door:
 
 
 class Releases:
-    """Who waits for money to become available, per wallet."""
+    """Who waits for something to be released, per wallet, in the order in which they came."""
 
     def __init__(self) -> None:
-        self._waiting: dict[int, list[asyncio.Future[None]]] = {}
+        self._waiting: dict[int, dict[asyncio.Future[None], None]] = {}
 
-    def wait(self, wallet_id: int) -> asyncio.Future[None]:
+    def count(self, wallet_id: int) -> int:
+        """How many wait."""
+        return len(self._waiting.get(wallet_id, ()))
+
+    async def wait(self, wallet_id: int, limit_s: float) -> None:
+        """Until something is released, for `limit_s` at most."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(wallet_id, []).append(future)
-        return future
+        waiting = self._waiting.setdefault(wallet_id, {})
+        waiting[future] = None
+        try:
+            await asyncio.wait([future], timeout=limit_s)
+        finally:
+            waiting.pop(future, None)
 
     def released(self, wallet_id: int) -> None:
         for future in self._waiting.pop(wallet_id, ()):
-            if not future.done():
-                future.set_result(None)
+            future.set_result(None)
 
 
 class Stream(Protocol):

@@ -43,13 +43,13 @@ def load_spent_ever(conn: sqlite3.Connection, root_id: int, until_id: int) -> in
     )
 
 
-def find_roots(conn: sqlite3.Connection, *, key_id: int | None = None, user: str | None = None) -> list[int]:
-    """The chains of rotations that this key, or the keys of this user (by name or address) that are not revoked, belong to."""
+def find_roots(conn: sqlite3.Connection, at_ms: int, *, key_id: int | None = None, user_id: int | None = None) -> list[int]:
+    """The chains of rotations that this key, or the keys of this user that are not dead at `at_ms`, belong to."""
     rows = conn.execute(
         """
-        select distinct k.root_id from keys as k join users as u on u.id = k.user_id
-        where k.id = :key or ((u.name = :user or u.email = lower(:user)) and k.revoked_at_ms is null)
+        select distinct root_id from keys
+        where id = :key or (user_id = :user and (revoked_at_ms is null or revoked_at_ms > :at))
         """,
-        {"key": key_id, "user": user},
+        {"key": key_id, "user": user_id, "at": at_ms},
     ).fetchall()
     return [row[0] for row in rows]

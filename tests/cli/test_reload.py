@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import resource
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from tests.cli.test_serve import serving
 
@@ -55,6 +59,37 @@ def test_a_start_with_a_plan_in_use_that_is_not_declared_is_refused(tmp_path: Pa
     assert refused.returncode == 1 and "tiny (1 user)" in refused.stderr and "Traceback" not in refused.stderr
     # Commands work all the same, or nobody could be moved.
     assert run(tmp_path, "users", "set-plan", "ada", "default").returncode == 0
+
+
+def test_a_file_that_is_gone_does_not_make_the_demo_answer(tmp_path: Path) -> None:
+    config = tmp_path / "pagegrid.toml"
+    with serving(tmp_path) as server:
+        # Without a file from the start on, one may come.
+        config.write_text(DEMO.replace('"demo"\nk', '"mine"\nk'))
+        assert run(tmp_path, "reload").stderr == "Reloaded: upstreams, models.\n"
+        config.unlink()
+        refused = run(tmp_path, "reload")
+        assert refused.returncode == 1 and f"{config}: it was in force, and is not there any more" in refused.stderr
+        assert "nothing was reloaded" in refused.stderr
+        assert "mine" in run(tmp_path, "upstreams", "list").stdout
+        assert server.stop()[0] == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="the system does not tell a process's limits")
+def test_more_requests_at_once_take_the_open_files_that_they_need(tmp_path: Path) -> None:
+    config = tmp_path / "pagegrid.toml"
+    config.write_text(DEMO)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        with serving(tmp_path) as server:
+            config.write_text("[server]\nmax_in_flight = 700\n" + DEMO)
+            assert run(tmp_path, "reload").returncode == 0
+            limits = Path(f"/proc/{server.process.pid}/limits").read_text()
+            assert re.search(r"Max open files +1656 ", limits), limits
+            assert server.stop()[0] == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_hang_up_reloads_and_the_log_says_what_came_of_it(tmp_path: Path) -> None:

@@ -27,3 +27,17 @@ async def test_an_act_leaves_one_line_in_the_log(house: House, caplog: pytest.Lo
         f"{ACTOR}: unknown act user=ada: invalid_request",
         f"{ACTOR}: keys.revoke key_id=1: ok",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("users.show", {"user": "\ud800"}),
+        ("keys.create", {"user": "ada", "models": ["\ud800"]}),
+        ("audit.list", {"actor": "\udcff"}),
+    ],
+)
+async def test_what_is_no_text_is_refused_and_told(house: House, name: str, arguments: dict[str, object]) -> None:
+    await make_ada(house)
+    with pytest.raises(ClientError, match=rf"{name}: {list(arguments)[-1]}: this is not text in UTF-8"):
+        await act(house, name, **arguments)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.access import Plan
 from gateway.errors import ClientError
 from gateway.house import House
-from tests.desk_tools import act, audit_rows, authenticate, desk_house, make_ada
+from gateway.limits import Terms
+from tests.desk_tools import act, audit_rows, authenticate, desk_house, make_ada, open_request, settle_request
 from tests.fakes import FakeClock
 
 HOUR_MS = 3_600_000
@@ -163,3 +165,25 @@ async def test_a_secret_is_in_no_row_and_no_listing(house: House) -> None:
         assert digits[8:16] not in shown
         assert digits.encode() not in files and digits[8:].encode() not in files
     assert first["hint"] == first["secret"][:17] and first["hint"] in shown
+
+
+async def test_what_was_used_before_this_start_counts_for_every_key_that_lives_however_its_user_is_named(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    async with desk_house(tmp_path / "data", clock) as house:
+        await act(house, "users.create", name="ada", email="ÉLAN@example.com")
+        await act(house, "wallets.topup", user="ada", amount="10", reference="opening")
+        key = await act(house, "keys.create", user="ada")
+        request_id, used_by = await open_request(house, key["secret"])
+        cost = await settle_request(house, request_id, used_by)
+        # Its successor is dead already; it has an hour.
+        rotated = await act(house, "keys.rotate", key_id=key["id"], grace="1h")
+        await act(house, "keys.revoke", key_id=rotated["id"])
+    async with desk_house(tmp_path / "data", clock) as house:
+        capped = Plan("capped", Terms(spend_total_nanos=cost))
+        house.desk.plans = {**house.desk.plans, "capped": capped}
+        house.desk.keys.set_plans(house.desk.plans)
+        await act(house, "users.set_plan", user="ÉLAN@example.com", plan="capped")
+        living = authenticate(house, key["secret"])
+        (level,) = house.desk.limits.levels(living.root_id, living.terms, clock.at_ms(), clock.now_ms())
+        assert (level.limit, level.used) == (cost, cost)

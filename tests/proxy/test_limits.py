@@ -14,6 +14,7 @@ from gateway.access import Own
 from gateway.limits import DAY_MS
 from gateway.money import Factor
 from gateway.usage import Usage
+from tests.api.raw import raw_client
 from tests.desk_tools import act
 from tests.fakes import FakeClock
 from tests.gateway_tools import MODEL, Answer, Gateway, ScriptedUpstream, User, open_gateway, until
@@ -308,3 +309,93 @@ async def test_whatever_ends_a_request_its_limits_come_back(tmp_path: Path) -> N
         assert found["spend_total_nanos"][0] == sum(row["cost_nanos"] for row in rows)
         counted = ("input_tokens", "output_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens")
         assert found["tokens_per_month"][0] == sum(row[name] for row in rows for name in counted)
+
+
+@pytest.mark.parametrize("endpoint", ["/v1/messages", "/v1/messages/count_tokens"])
+async def test_a_key_that_is_revoked_while_its_request_is_still_being_sent_lets_nothing_in(tmp_path: Path, endpoint: str) -> None:
+    async with ScriptedUpstream() as up, open_gateway(tmp_path, up.url) as gateway, raw_client(gateway) as client:
+        alice = await gateway.make_user("alice")
+        body = json.dumps({"model": MODEL, "max_tokens": 10, "messages": [{"role": "user", "content": "say hi"}]})
+        await client.send(
+            f"POST {endpoint} HTTP/1.1\r\nhost: x\r\nx-api-key: {alice.secret}\r\ncontent-length: {len(body)}\r\n\r\n"
+        )
+        await until(lambda: gateway.house.walk.door.in_flight == 1)
+        await act(gateway.house, "keys.revoke", key_id=alice.key.id)
+        await client.send(body)
+        status, headers, _ = await client.answer()
+        assert (status, headers["x-should-retry"]) == (401, "false")
+        assert up.journal == []
+        await gateway.assert_settled()
+
+
+async def test_a_request_that_waits_for_others_obeys_what_its_key_has_become(tmp_path: Path) -> None:
+    released = asyncio.Event()
+    script = scripts.answer(Reply(usage=USAGE), released=released)
+    async with ScriptedUpstream(default=script) as up, open_gateway(tmp_path, up.url) as gateway:
+        alice, bob = [await gateway.make_user(name, limits={"concurrent": 1}) for name in ("alice", "bob")]
+        running = [asyncio.ensure_future(gateway.ask(user)) for user in (alice, bob)]
+        await until(lambda: len(up.journal) == 2)
+        waiting = [asyncio.ensure_future(gateway.ask(user)) for user in (alice, bob)]
+        await until(lambda: gateway.house.walk.door.in_flight == 4)
+        await act(gateway.house, "keys.revoke", key_id=alice.key.id)
+        await act(gateway.house, "keys.update", key_id=bob.key.id, requests_per_day=1)
+        released.set()
+        assert [(await task).status for task in running] == [200, 200]
+        assert [(await task).status for task in waiting] == [401, 429]
+        assert len(up.journal) == 2
+        await gateway.assert_settled()
+
+
+async def test_who_asks_without_end_at_its_limit_keeps_nobody_else_out(tmp_path: Path) -> None:
+    released = asyncio.Event()
+    script = scripts.answer(Reply(usage=USAGE), released=released)
+    more = "[server]\nmax_in_flight = 32\n"
+    async with ScriptedUpstream(default=script) as up, open_gateway(tmp_path, up.url, more=more) as gateway:
+        alice, bob = await gateway.make_user("alice", limits={"concurrent": 1}), await gateway.make_user("bob")
+        running = asyncio.ensure_future(gateway.ask(alice))
+        await until(lambda: len(up.journal) == 1)
+        async with asking_many(gateway, alice, 100) as asking:
+            await until(lambda: sum(task.done() for task in asking) == 98)
+            assert gateway.house.walk.door.in_flight == 3
+            other = asyncio.ensure_future(gateway.ask(bob))
+            await until(lambda: len(up.journal) == 2)
+            released.set()
+        # Two waited, as many as may, and were served one after the other.
+        assert sorted(task.result().status for task in asking) == [200] * 2 + [429] * 98
+        assert (await running).status == (await other).status == 200
+        assert gateway.house.walk.releases.count(alice.key.wallet_id) == 0
+        await gateway.assert_settled()
+
+
+async def test_who_waits_in_vain_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.proxy.admission.RELEASE_WAIT_MS", 20)
+    released = asyncio.Event()
+    script = scripts.answer(Reply(usage=USAGE), released=released)
+    async with ScriptedUpstream(default=script) as up, open_gateway(tmp_path, up.url) as gateway:
+        alice = await gateway.make_user("alice", limits={"concurrent": 1})
+        running = asyncio.ensure_future(gateway.ask(alice))
+        await until(lambda: len(up.journal) == 1)
+        for _ in range(3):
+            assert (await gateway.ask(alice)).status == 429
+        assert gateway.house.walk.releases.count(alice.key.wallet_id) == 0
+        released.set()
+        assert (await running).status == 200
+        await gateway.assert_settled()
+
+
+async def test_calls_that_are_not_streamed_do_not_race_past_the_tokens_of_a_month(tmp_path: Path) -> None:
+    """12 at once, each of 20,000 tokens, against 60,000: held by their first slices alone, all of them would get in."""
+    released = asyncio.Event()
+    usage = Usage(input_tokens=500, output_tokens=20_000)
+    script = scripts.answer(Reply(usage=usage), released=released)
+    async with ScriptedUpstream(default=script) as up, open_gateway(tmp_path, up.url) as gateway:
+        alice = await gateway.make_user("alice", limits={"tokens_per_month": 60_000})
+        async with asking_many(gateway, alice, 12, max_tokens=20_000) as asking:
+            await until(lambda: len(up.journal) == 3)
+            released.set()
+        answers = [task.result().status for task in asking]
+        assert set(answers) == {200, 429}
+        used, reserved = levels(gateway, alice)["tokens_per_month"]
+        # The last one in began with room for its first slice.
+        assert reserved == 0 and used == answers.count(200) * 20_500 <= 60_000 + 20_500
+        await gateway.assert_settled()

@@ -87,10 +87,24 @@ async def test_an_upstream_that_bills_all_of_max_tokens_costs_us_one_request_at_
         await sampling
         one = 25 * 4_000 + 128_000 * 20_000
         billed = sum(seen.billed.usage.output_tokens for seen in up.journal if seen.billed is not None) * 20_000
-        assert {answer.status for answer in answers} == {200, 402}
+        assert {answer.status for answer in answers} == {200, 402, 429}
         assert billed <= 10 * NANOS + one
         ((loss,),) = await gateway.table("select -balance_nanos from accounts where kind = 'loss'")
         assert 0 <= loss <= one
+        await gateway.assert_settled()
+
+
+async def test_a_price_beyond_all_wallets_is_too_much_and_no_error_of_ours(tmp_path: Path) -> None:
+    rates = "".join(
+        f'{name} = "999999999999"\n' for name in ("input", "output", "cache_write_5m", "cache_write_1h", "cache_read")
+    )
+    entry = (
+        f'[[models]]\nid = "gold"\nroutes = [{{ upstream = "up1" }}]\ncontext_tokens = 9000\nmax_output_tokens = 9000\n{rates}'
+    )
+    more = f'[billing]\nfactor = "10"\n{entry}'
+    async with ScriptedUpstream() as up, open_gateway(tmp_path, up.url, more=more) as gateway:
+        alice = await gateway.make_user("alice")
+        assert (await gateway.ask(alice, model="gold", max_tokens=9_000)).status == 402
         await gateway.assert_settled()
 
 
