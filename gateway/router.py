@@ -143,10 +143,14 @@ class Router:
         others = [deployment for deployment in self.deployments(model_id) if not _takes(deployment, signers)]
         return any(self._is_eligible(deployment, tried, None, now_ms) for deployment in others)
 
-    def why_closed(self, model_id: str, conversation: str, now_ms: int, *, signed: bool = False) -> Closed:
-        """Of all deployments of the model that might serve the request the one that may be asked again first."""
+    def why_closed(
+        self, model_id: str, conversation: str, now_ms: int, tried: Collection[Deployment] = (), *, signed: bool = False
+    ) -> Closed:
+        """Of all deployments of the model that might serve the request, beside those tried, the one that may be asked first."""
         signers = self._signers(model_id, conversation) if signed else None
-        might = [deployment for deployment in self.deployments(model_id) if _takes(deployment, signers)]
+        might = [
+            deployment for deployment in self.deployments(model_id) if deployment not in tried and _takes(deployment, signers)
+        ]
         if not might:
             return Closed(0, signed=True)
         states = [self._health.state(d.upstream, d.model, now_ms) for d in might if not self._is_full(d)]

@@ -1,7 +1,8 @@
 """Who is asked next, and what each answer means for those who are asked after: the one loop over deployments.
 
 At most 3 attempts, none begun later than 150 s after the first. Every attempt is reported to the router: answered, failed with a
-cause, or unreported because the client left.
+cause, or unreported because the client left, or because nobody was asked: what cannot be said in an upstream's dialect goes to
+one of another, if any serves the model.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from gateway.errors import UpstreamError
+from gateway.errors import ClientError, UpstreamError
 from gateway.health import Failure
 from gateway.proxy.refusal import cause_of, judge_closed
 from gateway.proxy.walk import Walk
@@ -43,16 +44,19 @@ async def ask_in_order(
     attempt: Callable[[Deployment, int], Awaitable[T]],
     may_go_on: Callable[[], bool] = lambda: True,
 ) -> tuple[Deployment, T]:
-    """The first answer, and whose it is: its `left` is the caller's to report. Raises the UpstreamError that is to be told.
+    """The first answer, and whose it is: its `left` is the caller's to report. Raises the UpstreamError that is to be told, or
+    ClientError for a request that nobody who serves the model could be sent.
 
     `attempt(deployment, number)` raises UpstreamError; after one that is retryable the next deployment is asked, as long as
-    `may_go_on()`.
+    `may_go_on()`. It raises ClientError, having asked nobody, for what cannot be carried into the upstream's dialect.
     """
     tried: set[Deployment] = set()
+    asked = 0
     failure: UpstreamError | None = None
+    misfit: ClientError | None = None
     kept_back = False
     give_up_ms = walk.clock.now_ms() + int(walk.rules.attempts_s * 1000)
-    while len(tried) < ATTEMPTS_MAX and (asked_ms := walk.clock.now_ms()) < give_up_ms:
+    while asked < ATTEMPTS_MAX and (asked_ms := walk.clock.now_ms()) < give_up_ms:
         deployment = walk.router.choose(
             asker.model_id, asker.conversation, tried, asked_ms, tells_health=asker.tells_health, signed=asker.signed
         )
@@ -61,8 +65,15 @@ async def ask_in_order(
             break
         tried.add(deployment)
         try:
-            answer = await attempt(deployment, len(tried))
+            answer = await attempt(deployment, asked + 1)
+        except ClientError as error:
+            misfit = error
+            tried.update(_of_its_dialect(walk, asker.model_id, deployment))
+            walk.router.left(deployment)
+            if asker.tells_health:
+                walk.router.unreported(deployment, asked_ms)
         except UpstreamError as error:
+            asked += 1
             walk.router.left(deployment)
             _report(walk, asker, deployment, asked_ms, error)
             failure = error if failure is None else _to_tell(failure, error)
@@ -77,11 +88,20 @@ async def ask_in_order(
             _report(walk, asker, deployment, asked_ms, None)
             return deployment, answer
     if failure is None:
-        closed = walk.router.why_closed(asker.model_id, asker.conversation, walk.clock.now_ms(), signed=asker.signed)
+        if misfit is not None and tried.issuperset(walk.router.deployments(asker.model_id)):
+            raise misfit
+        closed = walk.router.why_closed(asker.model_id, asker.conversation, walk.clock.now_ms(), tried, signed=asker.signed)
         failure = judge_closed(closed)
     if kept_back:
         failure.message += NOT_MOVED
     raise failure
+
+
+def _of_its_dialect(walk: Walk, model_id: str, deployment: Deployment) -> list[Deployment]:
+    """All that serve the model and would have to be sent the same."""
+    stations = walk.stations
+    dialect = stations[deployment.upstream].provider.dialect
+    return [each for each in walk.router.deployments(model_id) if stations[each.upstream].provider.dialect == dialect]
 
 
 def _report(walk: Walk, asker: Asker, deployment: Deployment, asked_ms: int, error: UpstreamError | None) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway import metrics
-from gateway.errors import UpstreamError
+from gateway.errors import ClientError, UpstreamError
 from gateway.proxy.attempts import Asker, ask_in_order
 from gateway.proxy.ports import Incoming
 from gateway.proxy.refusal import Refused, VerbatimAnswer, is_encoded, judge_refusal, judge_stream_error, not_an_answer
@@ -67,7 +67,8 @@ Answer = VerbatimAnswer | WholeAnswer | StreamAnswer
 
 
 async def dispatch(walk: Walk, running: Running, on_silence: Callable[[], None]) -> Answer:
-    """Ask deployments in the router's order until one answers. Raises the last UpstreamError when none does.
+    """Ask deployments in the router's order until one answers. Raises the last UpstreamError when none does, ClientError for what
+    none can be sent.
 
     `on_silence` opens the client's stream with a ping (and sets `running.opened`) when a 200 stays silent.
     """
@@ -79,6 +80,10 @@ async def dispatch(walk: Walk, running: Running, on_silence: Callable[[], None])
             lambda deployment, number: _attempt(walk, running, deployment, number, on_silence),
             lambda: not running.opened and not running.gone,
         )
+    except ClientError:
+        # As for what an upstream refuses: clients repeat it at once, with less in it (PROTOCOL.md, trap 9).
+        walk.limits.give_back(running.key.root_id, walk.clock.now_ms())
+        raise
     except Refused as refused:
         if refused.verbatim is None:
             raise
@@ -120,12 +125,12 @@ def check_identity(headers: Headers) -> str:
 async def _attempt(walk: Walk, running: Running, deployment: Deployment, number: int, on_silence: Callable[[], None]) -> Answer:
     started_at_ms, started_ms = walk.clock.at_ms(), walk.clock.now_ms()
     station = walk.stations[deployment.upstream]
+    bridge = _bridge(walk, running, station, deployment)
+    outgoing = _outgoing(station, running, bridge)
     status: int | None = None
     request_id = ""
     reason = "internal"
     try:
-        bridge = _bridge(walk, running, station, deployment)
-        outgoing = _outgoing(station, running, bridge)
         running.inbound.record.upstream = deployment.upstream
         head_s = walk.rules.head_stream_s if running.call.stream else walk.rules.head_whole_s
         incoming = await station.transport.open(outgoing, connect_s=walk.rules.connect_s, head_s=head_s)
@@ -163,11 +168,12 @@ async def _attempt(walk: Walk, running: Running, deployment: Deployment, number:
 def _bridge(walk: Walk, running: Running, station: Station, deployment: Deployment) -> Bridge:
     call = running.call
     # A virtual model's own limit is advice to clients; whoever serves it may write as much as it can.
-    member = walk.catalog.find(deployment.model) or running.model
+    served = running.model.serves[deployment.rank : deployment.rank + 1]
+    member = (walk.catalog.find(served[0]) if served else None) or running.model
     crossing = Crossing(
         call=call,
         model=deployment.model,
-        max_output_tokens=max(member.max_output_tokens, running.model.max_output_tokens),
+        max_output_tokens=member.max_output_tokens,
         input_estimate=running.input_estimate,
         answer_id=_ANSWER_IDS[call.dialect] + running.inbound.text_id.partition("_")[2],
         created=walk.clock.at_ms() // 1000,

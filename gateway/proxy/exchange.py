@@ -19,9 +19,9 @@ from gateway.money import to_micros
 from gateway.proxy.admission import admit, authenticate, await_hold, check_accepting, find_model
 from gateway.proxy.dispatch import Answer, StreamAnswer, WholeAnswer, dispatch
 from gateway.proxy.ports import Sink
-from gateway.proxy.relay import STREAM_HEADERS, StreamRelay, estimated_outcome, usage_flags
+from gateway.proxy.relay import STREAM_HEADERS, StreamRelay, missing_usage, usage_flags
 from gateway.proxy.settlement import resolve
-from gateway.proxy.walk import Inbound, Outcome, Running, Walk
+from gateway.proxy.walk import USAGE_MISSING, Inbound, Outcome, Running, Walk
 
 
 async def exchange(walk: Walk, inbound: Inbound, sink: Sink) -> None:
@@ -162,7 +162,8 @@ def _whole_outcome(running: Running, answer: WholeAnswer) -> Outcome:
     reading = answer.reading
     flags = usage_flags(answer.deployment.model, reading.model, reading.unknown_fields, reading.malformed)
     if reading.usage is None:
-        return estimated_outcome(running, answer.deployment, len(answer.body), flags)
+        usage = missing_usage(running, len(answer.body))
+        return Outcome(answer.deployment, usage, "estimated", (*flags, USAGE_MISSING), answer.status)
     return Outcome(answer.deployment, reading.usage, "reported", flags, answer.status)
 
 

@@ -79,7 +79,10 @@ def judge_refusal(station: Station, incoming: Incoming, body: bytes, bridge: Bri
     error.course = judgement.course
     # What is encoded cannot be passed as it is, without the header that says so.
     if (judgement.course == "verbatim" or incoming.status == 404) and not is_encoded(incoming.headers):
-        error.verbatim = VerbatimAnswer(status, station.provider.response_headers(incoming.headers), told)
+        headers = station.provider.response_headers(incoming.headers)
+        if told is not body:
+            headers = [("content-type", "application/json"), *(each for each in headers if each[0] != "content-type")]
+        error.verbatim = VerbatimAnswer(status, headers, told)
     return error
 
 

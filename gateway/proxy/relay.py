@@ -22,7 +22,6 @@ from gateway.proxy.admission import await_hold
 from gateway.proxy.dispatch import StreamAnswer
 from gateway.proxy.ports import Sink
 from gateway.proxy.walk import USAGE_MISSING, Outcome, Running, Walk
-from gateway.router import Deployment
 from gateway.storage.rows import HoldChangeRow, ProgressRow, Served
 from gateway.usage import Source, Usage, tokens_of_bytes
 from gateway.wire.meter import estimated_usage
@@ -173,9 +172,14 @@ class StreamRelay:
         meter = self._meter
         started = meter.started
         told: list[bytes] = []
+        failure: UpstreamError | None = None
         for event in events:
+            try:
+                told.append(self._bridge.feed(event))
+            except UpstreamError as error:
+                failure = error  # what came before it is delivered, since it is charged
+                break
             meter.feed(event)
-            told.append(self._bridge.feed(event))
         if meter.started and not started:
             self._replace_estimate()
         dry: ClientError | None = None
@@ -187,10 +191,12 @@ class StreamRelay:
         if dry is None or self._running.opened or meter.ended:
             data = b"".join(told)
             # Of what is hidden from this client nothing is written, but that the answer has begun is.
-            if data or not self._running.opened:
+            if data or not (self._running.opened or failure):
                 await self._write(data or self._running.inbound.speech.ping)
         if dry is not None and not meter.ended:
             raise dry
+        if failure is not None:
+            raise failure
 
     async def _finish(self) -> None:
         """What the bridge still has to say when the upstream's stream came to its proper end."""
@@ -294,7 +300,8 @@ class StreamRelay:
     async def _end(self, failure: GatewayError | None) -> Relayed:
         """Tell the client how it ended, unless the stream already did, and say what it came to."""
         meter, running = self._meter, self._running
-        if meter.ended:
+        over = self._bridge.is_over(meter)
+        if meter.ended and over:
             self._writing_since_ms = self._walk.clock.now_ms()
             await self._sink.end()
             return Relayed(self._outcome("reported" if meter.output_reported else "estimated"))
@@ -314,7 +321,7 @@ class StreamRelay:
         running.inbound.record.error = told.code if told is not None else self._ending
         if told is not None and not running.opened:
             return Relayed(self._outcome(source, told.status), told)
-        if told is not None and not meter.errored:
+        if told is not None and not over:
             await self._write(running.inbound.speech.error_event(told, running.inbound.text_id))
         return Relayed(self._outcome(source), broken=True)
 
@@ -323,16 +330,17 @@ class StreamRelay:
         flags = usage_flags(deployment.model, meter.model, meter.unknown_fields, meter.malformed)
         if not meter.started and not meter.visible_bytes:
             return Outcome(deployment, None, source, flags, status, self._ending or "nothing_seen")
+        ended = "" if meter.ended else self._ending or "cut"
         if not meter.usage.prompt_tokens and not meter.output_reported and not meter.malformed:
-            return estimated_outcome(self._running, deployment, meter.visible_bytes, flags)
+            usage = missing_usage(self._running, meter.visible_bytes)
+            return Outcome(deployment, usage, "estimated" if meter.ended else source, (*flags, USAGE_MISSING), status, ended)
         usage = meter.usage if source == "reported" else estimated_usage(meter)
-        return Outcome(deployment, usage, source, flags, status, "" if meter.ended else self._ending or "cut")
+        return Outcome(deployment, usage, source, flags, status, ended)
 
 
-def estimated_outcome(running: Running, deployment: Deployment, output_bytes: int, flags: tuple[str, ...]) -> Outcome:
+def missing_usage(running: Running, output_bytes: int) -> Usage:
     """For a 2xx without usage: what we held for the input, and output by its bytes; settlement keeps it below the hold."""
-    usage = Usage(input_tokens=running.input_estimate, output_tokens=tokens_of_bytes(output_bytes))
-    return Outcome(deployment, usage, "estimated", (*flags, USAGE_MISSING), 200)
+    return Usage(input_tokens=running.input_estimate, output_tokens=tokens_of_bytes(output_bytes))
 
 
 def usage_flags(asked: str, answered: str, unknown_fields: set[str] | frozenset[str], malformed: bool) -> tuple[str, ...]:

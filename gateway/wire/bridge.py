@@ -87,6 +87,10 @@ class Bridge(Protocol):
         """What is left to say at the upstream's proper end."""
         ...
 
+    def is_over(self, meter: Meter) -> bool:
+        """Whether the client's stream has its end or an error, so that nothing may follow; `meter` has read the upstream's."""
+        ...
+
     def refusal(self, status: int, body: bytes) -> tuple[int, bytes]:
         """An error answer as the client gets it."""
         ...
@@ -122,7 +126,10 @@ class _FromOpenAI:
 
     def classify(self, event: bytes) -> FirstEvent:
         kind = classify_chunk(event)
-        return kind if kind in ("ping", "error") else "real"
+        if kind == "error":
+            return "error"
+        # An end before anything else is no answer.
+        return "real" if kind == "chunk" else "ping"
 
     def read_error(self, event: bytes) -> str:
         error = read_error(event_data(event))
@@ -132,7 +139,20 @@ class _FromOpenAI:
         return "overloaded_error" if any(word in _OVERLOADED_CODES for word in words) else error.type
 
 
-class AnthropicBridge(_FromAnthropic):
+class _Verbatim:
+    """Where nothing is translated the upstream's end and its errors are the client's."""
+
+    def finish(self) -> bytes:
+        return b""
+
+    def is_over(self, meter: Meter) -> bool:
+        return meter.ended or meter.errored
+
+    def refusal(self, status: int, body: bytes) -> tuple[int, bytes]:
+        return status, body
+
+
+class AnthropicBridge(_FromAnthropic, _Verbatim):
     def __init__(self, crossing: Crossing) -> None:
         self._call, self._model = crossing.call, crossing.model
         self._renamed = self._model != self._call.model
@@ -151,14 +171,8 @@ class AnthropicBridge(_FromAnthropic):
             return rename_message_start(event, self._call.model)
         return event
 
-    def finish(self) -> bytes:
-        return b""
 
-    def refusal(self, status: int, body: bytes) -> tuple[int, bytes]:
-        return status, body
-
-
-class OpenAIBridge(_FromOpenAI):
+class OpenAIBridge(_FromOpenAI, _Verbatim):
     def __init__(self, crossing: Crossing) -> None:
         self._call, self._model = crossing.call, crossing.model
         self._renamed = self._model != self._call.model
@@ -174,12 +188,6 @@ class OpenAIBridge(_FromOpenAI):
         if not self._call.usage_asked and is_usage_chunk(event):
             return b""
         return rename_chunk_model(event, self._call.model) if self._renamed else event
-
-    def finish(self) -> bytes:
-        return b""
-
-    def refusal(self, status: int, body: bytes) -> tuple[int, bytes]:
-        return status, body
 
 
 class AnthropicToOpenAIBridge(_FromOpenAI):
@@ -221,6 +229,9 @@ class AnthropicToOpenAIBridge(_FromOpenAI):
     def finish(self) -> bytes:
         return b"".join(self._stream.finish())
 
+    def is_over(self, meter: Meter) -> bool:
+        return self._stream.ended or self._stream.errored
+
     def refusal(self, status: int, body: bytes) -> tuple[int, bytes]:
         return anthropic_to_openai.translate_refusal(status, body)
 
@@ -257,6 +268,9 @@ class OpenAIToAnthropicBridge(_FromAnthropic):
 
     def finish(self) -> bytes:
         return b"".join(self._stream.finish())
+
+    def is_over(self, meter: Meter) -> bool:
+        return self._stream.over
 
     def refusal(self, status: int, body: bytes) -> tuple[int, bytes]:
         return openai_to_anthropic_answers.translate_refusal(status, body)

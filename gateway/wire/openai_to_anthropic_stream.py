@@ -125,11 +125,11 @@ class StreamTranslator:
         self._begun = False
         self._has_text = False
         self._ending = _Ending()
-        self._over = False
+        self.over = False
 
     def feed(self, event: bytes) -> list[bytes]:
         data = event_data(event)
-        if self._over:
+        if self.over:
             return []
         if not data:
             return [KEEP_ALIVE] if event.startswith(b":") else []
@@ -163,7 +163,7 @@ class StreamTranslator:
         if kind == "message_stop":
             return self._end()
         if kind == "error":
-            self._over = True
+            self.over = True
             return [
                 b"data: "
                 + _encode({"error": render_error(error_body.decode(data).error, "The provider broke off its answer.")})
@@ -221,7 +221,7 @@ class StreamTranslator:
         return [self._chunk({"thinking_blocks": [thought]})] if thought is not None else []
 
     def _end(self) -> list[bytes]:
-        self._over = True
+        self.over = True
         delta: dict[str, Any] = {}
         refusal = refusal_of(self._ending.stop_details)
         if refusal is not None:

@@ -23,8 +23,11 @@ def check_message(body: bytes) -> dict[str, Any]:
     return dict(json.loads(body))
 
 
-def reassemble(events: Iterable[bytes]) -> dict[str, Any]:
-    """The message of a whole stream. Fails on an event of the wrong shape, in the wrong place, or with the wrong index."""
+def reassemble(events: Iterable[bytes], *, extras: bool = False) -> dict[str, Any]:
+    """The message of a whole stream. Fails on an event of the wrong shape, in the wrong place, or with the wrong index.
+
+    `extras`: what the SDK does not know may be there, as it is in the provider's own.
+    """
     snapshot: Any = None
     buffers: dict[int, bytes] = {}
     opened, is_open, stopped = 0, False, False
@@ -38,7 +41,8 @@ def reassemble(events: Iterable[bytes]) -> dict[str, Any]:
         assert not stopped, "nothing follows message_stop"
         names.append(name)
         parsed = _EVENT.validate_json(event_data(event), strict=True)
-        _no_extras(parsed)
+        if not extras:
+            _no_extras(parsed)
         if name == "content_block_start":
             assert not is_open and data["index"] == opened, "blocks come one after another"
             opened, is_open = opened + 1, True

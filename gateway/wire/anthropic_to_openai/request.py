@@ -11,6 +11,7 @@ from gateway.errors import ClientError
 from gateway.wire.anthropic_to_openai.fields import NULL, REFUSED, decode, refusal
 from gateway.wire.anthropic_to_openai.messages import Conversation, Message, OutputConfig, ReasoningField
 from gateway.wire.anthropic_to_openai.tools import Tool, ToolChoice, choice_of, is_strict, tools_at_end
+from gateway.wire.sse import BOM
 
 Json = dict[str, Any]
 MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
@@ -92,7 +93,7 @@ def translate_request(
     """
     if body.count(b"{") > OBJECTS_MAX:
         raise ClientError("invalid_request", f"The body has more than {OBJECTS_MAX} objects, too many to be translated.")
-    request = decode(_request, body, "")
+    request = decode(_request, body.removeprefix(BOM), "")
     _refuse_fields(request)
     conversation = Conversation(reasoning_field)
     conversation.add_system(request.system)
@@ -139,7 +140,7 @@ def translate_request(
 def wants_thinking(body: bytes) -> bool:
     """Whether the request asks for thinking that is shown, so that its client knows what a thinking block is."""
     try:
-        thinking = _wants.decode(body).thinking
+        thinking = _wants.decode(body.removeprefix(BOM)).thinking
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return thinking is not None and thinking.type in ("enabled", "adaptive") and thinking.display != "omitted"
