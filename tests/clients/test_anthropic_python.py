@@ -233,7 +233,7 @@ async def test_a_rate_limit_is_waited_out(scene: Scene) -> None:
     alice = await scene.gateway.make_user("alice", rpm=30)
     walk = scene.gateway.house.walk
     for _ in range(30):
-        walk.limits.take_request(alice.key.id, 30, walk.clock.now_ms())
+        walk.limits.take_request(alice.key.root_id, alice.key.terms, walk.clock.now_ms())
     async with client_of(scene, alice) as client:
         assert (await client.messages.create(**SAY_HI)).stop_reason == "end_turn"
         assert [visit.status for visit in scene.asked] == [429, 200]

@@ -193,7 +193,7 @@ async def test_a_rate_limit_that_refills_soon_is_waited_out(scene: Scene) -> Non
     alice = await scene.gateway.make_user("alice", rpm=30)
     walk = scene.gateway.house.walk
     for _ in range(30):
-        walk.limits.take_request(alice.key.id, 30, walk.clock.now_ms())
+        walk.limits.take_request(alice.key.root_id, alice.key.terms, walk.clock.now_ms())
     ran = await claude(scene, as_bearer(alice))
     assert ran.json["result"] == SAID
     statuses = [visit.status for visit in scene.asked]
@@ -242,7 +242,8 @@ async def test_a_refusal_of_the_provider_is_shown_in_its_words(scene: Scene) -> 
     assert "API Error: 400 messages.7: this wording decides what the client tries next" in ran.json["result"]
     assert {visit.status for visit in scene.asked} == {400}
     assert len(scene.asked) > 1, "it tries again with fewer fields; those give their rate-limit tokens back"
-    standing = scene.gateway.house.walk.limits.standing(alice.key.id, 60, scene.gateway.house.walk.clock.now_ms())
+    walk = scene.gateway.house.walk
+    standing = walk.limits.requests_standing(alice.key.root_id, alice.key.terms, walk.clock.now_ms())
     assert standing is not None and standing.remaining >= 59
     await scene.assert_settled()
 
