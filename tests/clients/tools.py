@@ -36,7 +36,9 @@ CLIENTS = Path(os.environ.get("PAGEGRID_CLIENTS") or Path(__file__).resolve().pa
 MODULES = CLIENTS / "node_modules"
 CLAUDE = MODULES / "@anthropic-ai/claude-code/bin/claude.exe"
 JS_SDK = MODULES / "@anthropic-ai/sdk"
+OPENAI_JS = MODULES / "openai"
 OPENCLAW = MODULES / "openclaw/openclaw.mjs"
+LITELLM = CLIENTS / "litellm/bin/python"
 # Before it is installed a script of a few hundred bytes stands in the native binary's place.
 NATIVE_BYTES_MIN = 1_000_000
 OPENCLAW_NODE_MIN = (24, 16)
@@ -44,6 +46,33 @@ SECONDS_MAX = 90
 AT_ONCE_MAX = 2
 
 SAID = "".join(Reply().text)
+
+# Beside the catalogue's, which the Anthropic side of the scripted upstream serves, two models of its OpenAI side: one that is called
+# the same there, and one that is not.
+GPT = "gpt-5.6"
+LOCAL, LOCAL_THERE = "house-local", "Qwen/Qwen3-8B"
+_PRICES = 'input = "1.25"\noutput = "10"\ncache_write_5m = "1.25"\ncache_write_1h = "1.25"\ncache_read = "0.125"'
+_OPENAI_SIDE = f"""
+[[upstreams]]
+name = "chat"
+kind = "openai"
+base_url = "URL/v1"
+api_key = "upstream-secret-chat"
+
+[[models]]
+id = "{GPT}"
+routes = [{{ upstream = "chat" }}]
+context_tokens = 400000
+max_output_tokens = 128000
+{_PRICES}
+
+[[models]]
+id = "{LOCAL}"
+routes = [{{ upstream = "chat", model = "{LOCAL_THERE}" }}]
+context_tokens = 32768
+max_output_tokens = 8192
+{_PRICES}
+"""
 
 
 def _node() -> tuple[str, tuple[int, ...]]:
@@ -62,6 +91,10 @@ needs_claude = pytest.mark.skipif(
     not CLAUDE.exists() or CLAUDE.stat().st_size < NATIVE_BYTES_MIN, reason=f"Claude Code is not in {CLIENTS}: {_ASK}"
 )
 needs_js = pytest.mark.skipif(not JS_SDK.exists() or not NODE, reason=f"the anthropic JS SDK or node is not in {CLIENTS}: {_ASK}")
+needs_openai_js = pytest.mark.skipif(
+    not OPENAI_JS.exists() or not NODE, reason=f"the openai JS SDK or node is not in {CLIENTS}: {_ASK}"
+)
+needs_litellm = pytest.mark.skipif(not LITELLM.exists(), reason=f"LiteLLM is not in {CLIENTS}: {_ASK}")
 needs_openclaw = pytest.mark.skipif(
     not OPENCLAW.exists() or NODE_VERSION < OPENCLAW_NODE_MIN,
     reason=f"OpenClaw, or a node ≥ {'.'.join(map(str, OPENCLAW_NODE_MIN))} for it, is not in {CLIENTS}: {_ASK}",
@@ -206,7 +239,7 @@ class Scene:
     @property
     def asked(self) -> list[Visit]:
         """The requests for an answer that reached the gateway, in order."""
-        return [visit for visit in self.tap.journal if visit.path.endswith("/messages")]
+        return [visit for visit in self.tap.journal if visit.path.endswith(("/messages", "/chat/completions"))]
 
     @property
     def outward(self) -> list[str]:
@@ -216,7 +249,7 @@ class Scene:
     @property
     def served(self) -> list[Any]:
         """The requests for an answer that reached the upstream."""
-        return [seen for seen in self.up.journal if seen.path == "/v1/messages"]
+        return [seen for seen in self.up.journal if seen.path in ("/v1/messages", "/v1/chat/completions")]
 
     def home(self) -> Path:
         home = self.folder / f"home{len(list(self.folder.iterdir()))}"
@@ -248,7 +281,7 @@ async def open_scene(tmp_path: Path, more: str = "") -> AsyncIterator[Scene]:
     folder.mkdir()
     async with (
         ScriptedUpstream() as up,
-        open_gateway(tmp_path, up.url, more=more) as gateway,
+        open_gateway(tmp_path, up.url, more=more + _OPENAI_SIDE.replace("URL", up.url)) as gateway,
         Tap(int(gateway.url.rpartition(":")[2])) as tap,
     ):
         yield Scene(up, gateway, tap, folder)
