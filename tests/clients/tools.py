@@ -14,6 +14,7 @@ for everything that is not loopback: an attempt to reach the world stands in the
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import re
@@ -46,9 +47,11 @@ SECONDS_MAX = 90
 AT_ONCE_MAX = 2
 
 SAID = "".join(Reply().text)
+# A red square, as PNG.
+DOT = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR4nGP4z8CAFWEXHbQSACj/P8Fu7N9hAAAAAElFTkSuQmCC")
 
-# Beside the catalogue's, which the Anthropic side of the scripted upstream serves, two models of its OpenAI side: one that is called
-# the same there, and one that is not.
+# Beside the catalogue's, which the Anthropic side of the scripted upstream serves, two models of its OpenAI side: one that is
+# called the same there, and one that is not.
 GPT = "gpt-5.6"
 LOCAL, LOCAL_THERE = "house-local", "Qwen/Qwen3-8B"
 _PRICES = 'input = "1.25"\noutput = "10"\ncache_write_5m = "1.25"\ncache_write_1h = "1.25"\ncache_read = "0.125"'
