@@ -131,9 +131,23 @@ class Visit:
         return json.loads(self.body)
 
     @property
+    def body_of_answer(self) -> bytes:
+        """Without its framing."""
+        head, _, rest = bytes(self.answer).partition(b"\r\n\r\n")
+        if b"transfer-encoding: chunked" not in head.lower():
+            return rest
+        parts = []
+        while rest:
+            size, _, rest = rest.partition(b"\r\n")
+            length = int(size, 16)
+            parts.append(rest[:length])
+            rest = rest[length + 2 :]
+        return b"".join(parts)
+
+    @property
     def told(self) -> str:
         """The message of an error that answered it."""
-        return str(json.loads(self.answer.partition(b"\r\n\r\n")[2])["error"]["message"])
+        return str(json.loads(self.body_of_answer)["error"]["message"])
 
     def __str__(self) -> str:
         return f"{self.method} {self.target} → {self.status}"
