@@ -22,6 +22,7 @@ from gateway.pricing import Price, Rates, scale
 from gateway.proxy.admission import authenticate, find_model
 from gateway.proxy.walk import Inbound
 from gateway.router import for_key
+from gateway.upstreams.registry import KINDS
 
 LIMIT_DEFAULT = 20
 LIMIT_MAX = 1000
@@ -94,7 +95,8 @@ def _shown(house: House, key: Key, model: Model) -> dict[str, Any]:
         "description": model.description,
         "created_at": created_at,
         "created": int(datetime.fromisoformat(created_at).astimezone(UTC).timestamp()),
-        "owned_by": "demo" if kinds == {"demo"} else "anthropic",
+        # Who made what a server of one's own serves, its address does not tell: there it is the protocol's name.
+        "owned_by": next(kind for kind in KINDS if kind in kinds),
         "demo": "demo" in kinds,
         "lifecycle": model.lifecycle,
         "deprecated_at": model.deprecated_at,

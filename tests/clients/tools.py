@@ -14,6 +14,7 @@ for everything that is not loopback: an attempt to reach the world stands in the
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import re
@@ -36,7 +37,9 @@ CLIENTS = Path(os.environ.get("PAGEGRID_CLIENTS") or Path(__file__).resolve().pa
 MODULES = CLIENTS / "node_modules"
 CLAUDE = MODULES / "@anthropic-ai/claude-code/bin/claude.exe"
 JS_SDK = MODULES / "@anthropic-ai/sdk"
+OPENAI_JS = MODULES / "openai"
 OPENCLAW = MODULES / "openclaw/openclaw.mjs"
+LITELLM = CLIENTS / "litellm/bin/python"
 # Before it is installed a script of a few hundred bytes stands in the native binary's place.
 NATIVE_BYTES_MIN = 1_000_000
 OPENCLAW_NODE_MIN = (24, 16)
@@ -44,6 +47,35 @@ SECONDS_MAX = 90
 AT_ONCE_MAX = 2
 
 SAID = "".join(Reply().text)
+# A red square, as PNG.
+DOT = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR4nGP4z8CAFWEXHbQSACj/P8Fu7N9hAAAAAElFTkSuQmCC")
+
+# Beside the catalogue's, which the Anthropic side of the scripted upstream serves, two models of its OpenAI side: one that is
+# called the same there, and one that is not.
+GPT = "gpt-5.6"
+LOCAL, LOCAL_THERE = "house-local", "Qwen/Qwen3-8B"
+_PRICES = 'input = "1.25"\noutput = "10"\ncache_write_5m = "1.25"\ncache_write_1h = "1.25"\ncache_read = "0.125"'
+_OPENAI_SIDE = f"""
+[[upstreams]]
+name = "chat"
+kind = "openai"
+base_url = "URL/v1"
+api_key = "upstream-secret-chat"
+
+[[models]]
+id = "{GPT}"
+routes = [{{ upstream = "chat" }}]
+context_tokens = 400000
+max_output_tokens = 128000
+{_PRICES}
+
+[[models]]
+id = "{LOCAL}"
+routes = [{{ upstream = "chat", model = "{LOCAL_THERE}" }}]
+context_tokens = 32768
+max_output_tokens = 8192
+{_PRICES}
+"""
 
 
 def _node() -> tuple[str, tuple[int, ...]]:
@@ -62,6 +94,10 @@ needs_claude = pytest.mark.skipif(
     not CLAUDE.exists() or CLAUDE.stat().st_size < NATIVE_BYTES_MIN, reason=f"Claude Code is not in {CLIENTS}: {_ASK}"
 )
 needs_js = pytest.mark.skipif(not JS_SDK.exists() or not NODE, reason=f"the anthropic JS SDK or node is not in {CLIENTS}: {_ASK}")
+needs_openai_js = pytest.mark.skipif(
+    not OPENAI_JS.exists() or not NODE, reason=f"the openai JS SDK or node is not in {CLIENTS}: {_ASK}"
+)
+needs_litellm = pytest.mark.skipif(not LITELLM.exists(), reason=f"LiteLLM is not in {CLIENTS}: {_ASK}")
 needs_openclaw = pytest.mark.skipif(
     not OPENCLAW.exists() or NODE_VERSION < OPENCLAW_NODE_MIN,
     reason=f"OpenClaw, or a node ≥ {'.'.join(map(str, OPENCLAW_NODE_MIN))} for it, is not in {CLIENTS}: {_ASK}",
@@ -95,9 +131,23 @@ class Visit:
         return json.loads(self.body)
 
     @property
+    def body_of_answer(self) -> bytes:
+        """Without its framing."""
+        head, _, rest = bytes(self.answer).partition(b"\r\n\r\n")
+        if b"transfer-encoding: chunked" not in head.lower():
+            return rest
+        parts = []
+        while rest:
+            size, _, rest = rest.partition(b"\r\n")
+            length = int(size, 16)
+            parts.append(rest[:length])
+            rest = rest[length + 2 :]
+        return b"".join(parts)
+
+    @property
     def told(self) -> str:
         """The message of an error that answered it."""
-        return str(json.loads(self.answer.partition(b"\r\n\r\n")[2])["error"]["message"])
+        return str(json.loads(self.body_of_answer)["error"]["message"])
 
     def __str__(self) -> str:
         return f"{self.method} {self.target} → {self.status}"
@@ -206,7 +256,7 @@ class Scene:
     @property
     def asked(self) -> list[Visit]:
         """The requests for an answer that reached the gateway, in order."""
-        return [visit for visit in self.tap.journal if visit.path.endswith("/messages")]
+        return [visit for visit in self.tap.journal if visit.path.endswith(("/messages", "/chat/completions"))]
 
     @property
     def outward(self) -> list[str]:
@@ -216,7 +266,7 @@ class Scene:
     @property
     def served(self) -> list[Any]:
         """The requests for an answer that reached the upstream."""
-        return [seen for seen in self.up.journal if seen.path == "/v1/messages"]
+        return [seen for seen in self.up.journal if seen.path in ("/v1/messages", "/v1/chat/completions")]
 
     def home(self) -> Path:
         home = self.folder / f"home{len(list(self.folder.iterdir()))}"
@@ -248,7 +298,7 @@ async def open_scene(tmp_path: Path, more: str = "") -> AsyncIterator[Scene]:
     folder.mkdir()
     async with (
         ScriptedUpstream() as up,
-        open_gateway(tmp_path, up.url, more=more) as gateway,
+        open_gateway(tmp_path, up.url, more=more + _OPENAI_SIDE.replace("URL", up.url)) as gateway,
         Tap(int(gateway.url.rpartition(":")[2])) as tap,
     ):
         yield Scene(up, gateway, tap, folder)
