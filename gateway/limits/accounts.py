@@ -51,6 +51,8 @@ class Account:
     given_back: int = 0
     given_back_from_ms: int = 0
     loaded: bool = False
+    # Conversations that a limit cut: until when, under which terms, and what they are told.
+    cut: dict[str, tuple[int, Terms, ClientError]] = field(default_factory=dict)
     tallies: dict[str, dict[int, Tally]] = field(default_factory=lambda: {window.name: {} for window in WINDOWS})
 
     def tally(self, name: str, period: int) -> Tally:
@@ -116,12 +118,17 @@ class Limits:
 
     # ── beside the hold ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def check(self, key: int, terms: Terms, tokens: int, nanos: int, at_ms: int, now_ms: int) -> int:
+    def check(self, key: int, terms: Terms, tokens: int, nanos: int, at_ms: int, now_ms: int, conversation: str = "") -> int:
         """How many nanos `enter` may take at most; `tokens` and `nanos` are the least that the request needs.
 
         Raises ClientError, `rate_limited` or (a spend cap) `balance_too_low`; LimitHeld if running requests are in the way.
         """
         account = self._account(key)
+        if account.cut:
+            account.cut = {name: mark for name, mark in account.cut.items() if mark[0] > now_ms and mark[1] == terms}
+            if conversation in account.cut:
+                error = account.cut[conversation][2]
+                raise ClientError(error.code, error.message, should_retry=False)
         if terms.concurrent and account.running >= terms.concurrent:
             raise LimitHeld(
                 "concurrent", f"This key may run {counted(terms.concurrent, 'request')} at one time, and as many are running."
@@ -201,6 +208,12 @@ class Limits:
                 text = window_text(window, limit, tally.used, tally.reserved)
                 return ClientError(code_of(window), text + " What was delivered is charged.", should_retry=False)
         return None
+
+    def mark_cut(self, lease: Lease, conversation: str, error: ClientError, now_ms: int) -> None:
+        """Answer this conversation the same for a minute, or until the key's terms change: Claude Code repeats a cut turn
+        silently, and what the cut set free again must not let it in."""
+        if conversation:
+            lease.account.cut[conversation] = (now_ms + MINUTE_MS, lease.terms, error)
 
     def leave(self, lease: Lease, used: tuple[int, int] | None) -> None:
         """The request is over: `used` is (tokens, nanos), None if nothing was charged. A request that was not answered does not

@@ -145,7 +145,7 @@ def _reserve(walk: Walk, inbound: Inbound, key: Key, conversation: str, asked: D
     check_accepting(walk)
     now_ms, at_ms = walk.clock.now_ms(), walk.clock.at_ms()
     tokens = asked.counted_tokens
-    room = walk.limits.check(key.root_id, key.terms, tokens, asked.need_nanos, at_ms, now_ms)
+    room = walk.limits.check(key.root_id, key.terms, tokens, asked.need_nanos, at_ms, now_ms, conversation)
     hold = walk.book.admit(
         inbound.request_id,
         key.wallet_id,

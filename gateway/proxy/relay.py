@@ -312,6 +312,8 @@ class StreamRelay:
             wallet = self._walk.book.wallet(running.key.wallet_id)
             dry = RanDry(wallet)
             self._walk.book.mark_dry(wallet.id, running.conversation, self._walk.clock.now_ms())
+        elif dry is not None:
+            self._walk.limits.mark_cut(running.lease, running.conversation, dry, self._walk.clock.now_ms())
         source, words = _ENDINGS.get(self._ending, ("partial", None))
         told: GatewayError | None = None
         if words is not None:

@@ -194,9 +194,14 @@ async def test_a_stream_that_outgrows_its_cap_is_cut_charged_and_told_why(tmp_pa
         await gateway.assert_settled()
         spent, reserved = levels(gateway, alice)["spend_per_day_nanos"]
         assert reserved == 0 and 15_000_000 < spent <= 30_000_000 + 3_000 * OUT // 3
-        # The silent repeat of Claude Code does not reach the upstream.
-        assert (await gateway.ask(alice, max_tokens=32_000)).status == 402
+        # The silent repeat of Claude Code does not reach the upstream, though there is room for a small one again.
+        repeat = await gateway.ask(alice, max_tokens=10)
+        assert repeat.status == 402 and "spend $0.03 per day (UTC)" in repeat.error["message"]
         assert len(up.journal) == 1
+        # Other terms, another answer.
+        await act(gateway.house, "keys.update", key_id=alice.key.id, spend_per_day="9")
+        up.script(scripts.answer(Reply(usage=Usage(input_tokens=5, output_tokens=1))))
+        assert (await gateway.ask(alice, max_tokens=10)).status == 200
         bob = await gateway.make_user("bob", limits={"tokens_per_month": 3_000})
         answer = await gateway.ask(bob, stream=True, max_tokens=32_000)
         assert answer.events[-1][1]["error"]["type"] == "rate_limit_error"
@@ -398,4 +403,36 @@ async def test_calls_that_are_not_streamed_do_not_race_past_the_tokens_of_a_mont
         used, reserved = levels(gateway, alice)["tokens_per_month"]
         # The last one in began with room for its first slice.
         assert reserved == 0 and used == answers.count(200) * 20_500 <= 60_000 + 20_500
+        await gateway.assert_settled()
+
+
+async def test_of_a_key_revoked_under_load_not_one_request_is_accepted_once_the_command_returned(tmp_path: Path) -> None:
+    async with (
+        ScriptedUpstream(default=scripts.answer(Reply(usage=USAGE), pace_s=0.001)) as up,
+        open_gateway(tmp_path, up.url) as gateway,
+    ):
+        alice = await gateway.make_user("alice", "100")
+        dead = asyncio.Event()
+        begun_dead: list[int] = []
+
+        async def ask_on() -> None:
+            for number in range(2_000):
+                after = dead.is_set()
+                answer = await gateway.ask(alice, stream=number % 2 == 0)
+                # What ran on goes to its end.
+                assert not answer.cut and answer.status in (200, 401)
+                if after:
+                    begun_dead.append(answer.status)
+                    return
+
+        asking = [asyncio.ensure_future(ask_on()) for _ in range(20)]
+        await until(lambda: len(up.journal) > 100)
+        await act(gateway.house, "keys.revoke", key_id=alice.key.id)
+        dead.set()
+        seen = {request.id for request in gateway.house.walk.book.open_holds()}
+        await asyncio.gather(*asking)
+        assert begun_dead == [401] * 20
+        # Every request that was let in had its hold before the command returned.
+        latest = max(row["request_id"] for row in await gateway.usage_rows())
+        assert latest <= max(seen, default=latest)
         await gateway.assert_settled()
