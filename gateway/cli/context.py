@@ -66,6 +66,11 @@ class Place:
         return self._paths[0]
 
     @property
+    def config_named(self) -> Path | None:
+        """The configuration if somebody named it, None where it is merely found or there is none."""
+        return self.config if self.config_asked or os.environ.get("PAGEGRID_CONFIG") else None
+
+    @property
     def data_dir(self) -> Path:
         return self._paths[1]
 

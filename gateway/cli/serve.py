@@ -110,20 +110,23 @@ class _Reloader:
         self._turn = asyncio.Lock()
         self._hang_ups: set[asyncio.Task[None]] = set()
 
-    async def reload(self) -> dict[str, Any]:
-        """Raises ClientError with everything that is wrong, and then nothing changed."""
+    async def reload(self, config: str | None) -> dict[str, Any]:
+        """`config` is the file that is meant, None for whichever it is. Raises ClientError with all that is wrong, and then nothing
+        changed."""
         async with self._turn:
-            settings = await asyncio.to_thread(self._load)
+            # Its paths are looked up anew: a file that was not there at the start may be there now.
+            place = Place(self._place.config_asked, self._place.data_dir_asked)
+            settings = await asyncio.to_thread(self._load, place, config)
             demo = self._house.settings.demo_only
             certificate = await asyncio.to_thread(self._load_certificate, settings)
             changed = await reload(self._house, settings)
-            if self._tls is not None and certificate is not None:
-                self._tls.take(certificate)
+            if self._tls is not None and certificate is not None and self._tls.take(certificate):
+                changed.append("TLS certificate")
             log.set_up(settings.logging.format, settings.logging.level)
             if demo and not settings.demo_only:
                 await reverse_demo_credit(self._house.desk)
             warnings = (*settings.warnings, *(certificate.warnings if certificate else ()))
-            return {"changed": changed, "warnings": list(warnings)}
+            return {"config": place.config and str(place.config), "changed": changed, "warnings": list(warnings)}
 
     def hang_up(self) -> None:
         """SIGHUP: nobody waits for the answer, so the log has it."""
@@ -155,10 +158,15 @@ class _Reloader:
             )
         return None if files is None else load_certificate(files)
 
-    def _load(self) -> Settings:
-        # Its paths are looked up anew: a file that was not there at the start may be there now.
-        place = Place(self._place.config_asked, self._place.data_dir_asked)
+    def _load(self, place: Place, config: str | None) -> Settings:
         try:
+            if config is not None and (place.config is None or str(place.config.resolve()) != config):
+                raise ClientError(
+                    "invalid_request",
+                    f"config: the server uses {place.config or 'no configuration file'}, and reloads no other: "
+                    "leave --config and PAGEGRID_CONFIG out, or start the server with the other; nothing was reloaded",
+                    param="config",
+                )
             return place.load_settings().listening_on(*self._over)
         except ConfigError as error:
             raise ClientError("invalid_request", f"the configuration cannot be used, nothing was reloaded:\n{error}") from None

@@ -47,4 +47,4 @@ class Desk:
     upstreams: Upstreams
     admins: AdminRing
     booted_above_id: int
-    reload: Callable[[], Awaitable[dict[str, Any]]] | None = None
+    reload: Callable[[str | None], Awaitable[dict[str, Any]]] | None = None

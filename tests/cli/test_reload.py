@@ -39,7 +39,17 @@ def test_a_good_file_is_in_force_when_the_command_returns_and_a_bad_one_changes_
         config.write_text(DEMO + "[server]\nport = 9\n[plans.tiny]\n")
         # The command line's port counts over the file's, as it did at the start.
         assert run(tmp_path, "reload").stderr == "Reloaded: plans.\n"
-        assert run(tmp_path, "reload").stderr == "Nothing had changed.\n"
+        assert run(tmp_path, "reload").stderr == f"Nothing had changed in {config}.\n"
+        # Naming the server's own file is right, another is refused: it would be ignored.
+        link = tmp_path / "link.toml"
+        link.symlink_to(config)
+        assert run(tmp_path, "reload", "--config", str(link)).returncode == 0
+        other = tmp_path / "other.toml"
+        other.write_text(DEMO + "[plans.tiny]\nrpm = 7\n")
+        refused = run(tmp_path, "reload", "--config", str(other))
+        assert (
+            refused.returncode == 1 and f"the server uses {config}" in refused.stderr and "nothing was reloaded" in refused.stderr
+        )
         code, _ = server.stop()
         assert code == 0
     refused = run(tmp_path, "reload")
