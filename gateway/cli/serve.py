@@ -111,8 +111,8 @@ class _Reloader:
         self._hang_ups: set[asyncio.Task[None]] = set()
 
     async def reload(self, config: str | None) -> dict[str, Any]:
-        """`config` is the file that is meant, None for whichever it is. Raises ClientError with all that is wrong, and then nothing
-        changed."""
+        """`config` is the file that is meant, None for whichever it is. Raises ClientError with all that is wrong: nothing
+        changed then."""
         async with self._turn:
             # Its paths are looked up anew: a file that was not there at the start may be there now.
             place = Place(self._place.config_asked, self._place.data_dir_asked)
