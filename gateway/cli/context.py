@@ -12,7 +12,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, wraps
@@ -200,6 +200,13 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, empty:
             for header, cell, width in zip(headers, cells, widths, strict=True)
         ]
         out("  ".join(padded).rstrip())
+
+
+def print_fields(fields: Mapping[str, str]) -> None:
+    """One thing, a field a line."""
+    width = max(map(len, fields))
+    for name, text in fields.items():
+        out(f"{name:<{width}}  {text}")
 
 
 def usd(text: str) -> str:

@@ -93,7 +93,7 @@ async def _perform(place: Place, act: str, arguments: Mapping[str, Any]) -> Any:
 async def _alone(place: Place, act: str, arguments: Mapping[str, Any]) -> Any:
     """Raises `folder.Busy` if another process has the directory."""
     if act in acts.DECLARED:
-        return acts.declare(place.load_settings("unneeded").catalog, act, arguments)
+        return acts.declare(place.load_settings("unneeded"), act, arguments)
     if act in acts.LIVE:
         raise HouseError(
             "unavailable",

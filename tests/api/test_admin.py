@@ -126,6 +126,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("upstreams.list", {}),
     ("upstreams.test", {"name": "up1"}),
     ("models.list", {}),
+    ("plans.list", {}),
     ("admin_keys.revoke", {"key_id": 1}),
 ]
 
