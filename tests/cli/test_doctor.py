@@ -125,5 +125,5 @@ async def test_the_latest_backup_of_a_server_is_known(shell: Shell) -> None:
         before = json.loads((await type_in(shell, *words))[1])
         assert (await type_in(shell, "backup", str(shell.folder / "copy.db")))[0] == 0
         after = json.loads((await type_in(shell, *words))[1])
-    assert told(before, "backup") == ["no backup was ever made by a running server"]
+    assert told(before, "backup") == ["this database knows of no backup that a running server made"]
     assert told(after, "backup") == ["the latest backup is 0 min old"]
