@@ -173,8 +173,8 @@ def check_books(patient: Patient) -> Iterator[Finding]:
     if life.frozen:
         yield warning(
             f"frozen, so that requests which they would pay are refused, {_wallets(life.frozen)}",
-            "`pagegrid audit list --action wallets.freeze` says who did it by hand; if nobody did, `pagegrid ledger audit` says what is "
-            "wrong; `pagegrid wallets unfreeze USER` once that is known",
+            "`pagegrid audit list --action wallets.freeze` says who did it by hand; if nobody did, `pagegrid ledger audit` says "
+            "what is wrong; `pagegrid wallets unfreeze USER` once that is known",
         )
     now = patient.machine.at_ms
     since = max(life.audited_at_ms or 0, life.started_at_ms or 0)

@@ -132,7 +132,7 @@ def test_the_audit_log_is_listed_in_pages(shell: Shell) -> None:
     shell.ok("wallets", "freeze", "ada")
     listed = shell.run("audit", "list", "--limit", "2")
     assert [line.split()[0] for line in listed.stdout.splitlines()] == ["ID", "4", "3"]
-    assert '{"frozen": false} → {"frozen": true}' in listed.stdout and "There is more: add --before 3." in listed.stderr
+    assert listed.stdout.splitlines()[1].endswith("  frozen: no → yes") and "There is more: add --before 3." in listed.stderr
     older = shell.json("audit", "list", "--limit", "2", "--before", "3")
     assert [entry["subject"] for entry in older["entries"]] == ["user:bob", "user:ada"] and older["next_before"] is None
     assert len(shell.json("audit", "list", "--since", "5m", "--action", "users")["entries"]) == 3
@@ -140,7 +140,22 @@ def test_the_audit_log_is_listed_in_pages(shell: Shell) -> None:
         shell.json("audit", "list", "--since", "2000-01-01", "--subject", "user:ada")["entries"][0]["action"] == "wallets.freeze"
     )
     assert "Nothing of this kind" in shell.run("audit", "list", "--actor", "nobody").stderr
-    assert "since: write a day" in shell.refused("audit", "list", "--since", "yesterday")
+    for since in ("yesterday", "5x", "2026-02-30"):
+        assert "since: write a duration such as 90m, 12h or 7d, a day" in shell.refused("audit", "list", "--since", since)
+
+
+def test_the_audit_log_tells_people_what_was_set_and_no_more(shell: Shell) -> None:
+    shell.ok("users", "create", "ada")
+    shell.ok("wallets", "topup", "ada", "12.5", "--reference", "invoice 1")
+    key = shell.json(
+        "keys", "create", "ada", "--name", "laptop", "--models", "claude-haiku-5-5,claude-sonnet-5-5", "--expires", "1h"
+    )
+    shell.ok("keys", "update", "1", "--rpm", "0", "--models", "plan")
+    update, create, topup, _ = (line.split(maxsplit=6)[-1] for line in shell.ok("audit", "list").splitlines()[1:])
+    assert update == "models: claude-haiku-5-5|claude-sonnet-5-5 → -, rpm: - → 0"
+    named = f"user: ada, name: laptop, hint: {key['hint']}, models: claude-haiku-5-5|claude-sonnet-5-5, factor: 1, expires: 20"
+    assert create.startswith(named) and create.endswith("Z") and "null" not in create
+    assert topup == "transfer_id: 1, amount: $12.50, reference: invoice 1"
     assert "since: write a duration" in shell.refused("audit", "list", "--since", "5y")
 
 
