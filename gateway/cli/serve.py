@@ -80,7 +80,7 @@ async def _serve(place: Place, settings: Settings, host: str | None, port: int |
                 # The port first: a key that was made for a start that fails would never be shown. The door last: a user that
                 # is made in between would pass for an earlier start's.
                 credentials = await first_start(house.desk, settings.billing.demo_credit_nanos) if demo else None
-                await stack.enter_async_context(serve_door(house.desk, data_dir))
+                await stack.enter_async_context(serve_door(house.desk, data_dir, bound))
                 for warning in (*settings.warnings, *(tls.warnings if tls else ())):
                     click.echo(f"Warning: {warning}", err=True)
                 local_url = f"{'https' if tls else 'http'}://{_shown_host(settings.server.host)}:{bound}"

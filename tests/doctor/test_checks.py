@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config import ConfigError, parse
+from gateway.config import ConfigError, load, parse
 from gateway.doctor import data
 from gateway.doctor.checks import CHECKS, examine
 from gateway.doctor.patient import Finding, Machine, Patient, Server, Verdict, look_at_machine, parse_version
@@ -273,6 +273,15 @@ def test_a_copy_that_a_backup_made_is_well_before_its_first_start(tmp_path: Path
     assert any(name == "database" and "a copy as `pagegrid backup`" in finding.says for name, finding in examine(restored))
 
 
+def test_an_open_configuration_is_closed_by_the_next_step(tmp_path: Path) -> None:
+    patient = make_patient(tmp_path)
+    assert patient.config is not None
+    patient.config.write_text(CONFIG.format(more=""))
+    patient.config.chmod(0o644)
+    ((name, finding),) = faults(replace(patient, settings=load(patient.config, {})))
+    assert (name, finding.next_step) == ("config", f"chmod 600 {patient.config}")
+
+
 def test_every_check_has_a_planted_fault() -> None:
     cases = [each.values[0] if hasattr(each, "values") else each for each in FAULTS]
     elsewhere = {"file system", "disk", "certificate", "port"}
@@ -394,7 +403,7 @@ def test_a_stranger_on_the_port_of_a_running_server_is_told(tmp_path: Path) -> N
         silent.bind(("127.0.0.1", 0))
         found = faults(running(on_port(make_patient(tmp_path), silent.getsockname()[1])))
     ((name, finding),) = found
-    assert (name, finding.verdict) == ("port", "warning") and "another --host or --port" in finding.next_step
+    assert (name, finding.verdict) == ("port", "warning") and "started with another --host" in finding.next_step
 
 
 @needs_openssl
