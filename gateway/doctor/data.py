@@ -172,7 +172,7 @@ def check_books(patient: Patient) -> Iterator[Finding]:
         life = facts.life(conn, ACTION)
     if life.frozen:
         yield warning(
-            f"frozen, so that requests which they would pay are refused, {_wallets(life.frozen)}",
+            f"{_wallets(life.frozen)} frozen: requests that they would pay are refused",
             "`pagegrid audit list --action wallets.freeze` says who did it by hand; if nobody did, `pagegrid ledger audit` says "
             "what is wrong; `pagegrid wallets unfreeze USER` once that is known",
         )
@@ -253,7 +253,8 @@ def _secret_files(patient: Patient) -> Iterator[Path]:
 
 def _wallets(owners: tuple[str, ...]) -> str:
     more = f" and {len(owners) - NAMES_SHOWN} more" if len(owners) > NAMES_SHOWN else ""
-    return f"{'is the wallet' if len(owners) == 1 else 'are the wallets'} of {', '.join(owners[:NAMES_SHOWN])}{more}"
+    names = f"{', '.join(owners[:NAMES_SHOWN])}{more}"
+    return f"the wallet of {names} is" if len(owners) == 1 else f"the wallets of {names} are"
 
 
 def _user(uid: int) -> str:

@@ -219,7 +219,7 @@ FAULTS = [
     Case("plans", "failure", "pro (1 user)", lambda patient: write(patient, ADA, "pro")),
     Case("writers", "warning", "Litestream", litestream),
     Case("writers", "failure", "can corrupt the file", lambda patient: on_machine(sqlite=(3, 51, 2))(litestream(patient))),
-    Case("books", "warning", "is the wallet of ada", frozen),
+    Case("books", "warning", "the wallet of ada is frozen", frozen),
     Case("books", "warning", "has not proved the books for 4 h", lambda patient: running(later(patient, 4.5 / 24))),
     Case("backup", "warning", "8 days old", lambda patient: later(patient, 7)),
     Case(
