@@ -17,6 +17,7 @@ Code = Literal[
     "invalid_request",
     "unauthenticated",
     "balance_too_low",
+    "cap_reached",
     "forbidden",
     "not_found",
     "method_not_allowed",
@@ -45,6 +46,8 @@ KINDS: dict[Code, Kind] = {
     "unauthenticated": Kind(401, "authentication_error", "authentication_error"),
     # Never 401/403 for money: those make Claude Code ask for a login.
     "balance_too_low": Kind(402, "billing_error", "insufficient_quota"),
+    # A limit of the key, and the wallet may be full.
+    "cap_reached": Kind(402, "billing_error", "insufficient_quota"),
     "forbidden": Kind(403, "permission_error", "permission_error"),
     "not_found": Kind(404, "not_found_error", "invalid_request_error"),
     "method_not_allowed": Kind(405, "invalid_request_error", "invalid_request_error"),

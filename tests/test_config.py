@@ -319,7 +319,7 @@ def test_a_secret_file_beside_the_config_is_read_and_its_mode_is_judged(tmp_path
     assert settings.warnings == ()
     secret.chmod(0o644)
     assert load(config, {}).warnings == (
-        "upstreams[main].api_key_file: every user of this machine can read that file; chmod 600 it.",
+        f"upstreams[main].api_key_file: every user of this machine can read that file; chmod 600 {secret}.",
     )
 
 
@@ -356,7 +356,7 @@ def test_other_secrets_stand_in_files_too(tmp_path: Path, name: str) -> None:
     assert settings.warnings == ()
     secret.chmod(0o604)
     assert load(config, ENVIRONMENT).warnings == (
-        f"{section}.{option}: every user of this machine can read that file; chmod 600 it.",
+        f"{section}.{option}: every user of this machine can read that file; chmod 600 {secret}.",
     )
     elsewhere = parse(text.replace("its.secret", str(secret)), "/nowhere/pagegrid.toml", ENVIRONMENT)
     assert getattr(elsewhere, name).get_secret_value() == SECRET
@@ -368,7 +368,9 @@ def test_a_config_with_a_secret_in_it_is_not_for_everybody(tmp_path: Path) -> No
     config.write_text(f'[[upstreams]]\nname = "main"\nkind = "anthropic"\napi_key = "{SECRET}"\n')
     config.chmod(0o644)
     (warning,) = load(config, {}).warnings
-    assert warning == f"{config} holds a secret and every user of this machine can read it; chmod 600 it, or use api_key_env."
+    assert (
+        warning == f"{config} holds a secret and every user of this machine can read it; use api_key_env, or chmod 600 {config}."
+    )
     config.chmod(0o600)
     assert load(config, {}).warnings == ()
 

@@ -136,6 +136,31 @@ def test_a_mistake_in_a_section_is_told_by_line(text: str, line: str) -> None:
     assert problems(text + "\n" + MAIN) == [f"pagegrid.toml:{line}"]
 
 
+PLAN = "[plans.free]\nmodels = ['claude-haiku-5-5', 'house', 'gpt']\n"
+HOUSE = f"[[models]]\nid = 'house-model'\naliases = ['house']\n{NEW_PRICES}{NEW_SIZES}"
+ROUTE = "routes = [{ upstream = 'main' }]\n"
+UNKNOWN = 'option plans.free.models: "gpt" is no model that is served here'
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (MAIN + HOUSE + ROUTE, []),
+        (MAIN + HOUSE + "routes = []\n", ['option plans.free.models: no upstream serves "house"']),
+        # That nobody serves a model which is there follows from these, and is not told.
+        (MAIN + HOUSE, ["models[house-model]: needs routes"]),
+        (MAIN.replace("anthropic", "anthropc", 1) + HOUSE + ROUTE, ["option upstreams[main].kind: expected"]),
+        (MAIN + "enabled = false\n" + HOUSE + ROUTE, ["option upstreams: every one is disabled"]),
+        (HOUSE, ["option upstreams: at least one is needed"]),
+    ],
+)
+def test_a_plan_is_blamed_for_its_own_mistakes_only_and_for_all_of_them(text: str, lines: list[str]) -> None:
+    told = [line.removeprefix("pagegrid.toml:").lstrip("0123456789: ") for line in problems(PLAN + "rpm = -1\n" + text)]
+    for line in ["option plans.free.rpm: must be at least 0", UNKNOWN, *lines]:
+        assert any(each.startswith(line) for each in told), (line, told)
+    assert len([each for each in told if "plans." in each]) == 2 + ("no upstream serves" in "".join(lines))
+
+
 ANTHROPIC = "[[upstreams]]\nname = 'main'\nkind = 'anthropic'\n"
 
 IN_UPSTREAMS = [

@@ -184,11 +184,14 @@ CENT = parse_usd("0.01")
     ("terms", "used", "asked", "code", "text", "retry_after_s", "should_retry"),
     [
         (Terms(tpm=1_000), (900, 0), (200, 0), "rate_limited", "1,000 tokens per minute", 6, None),
+        (Terms(tpm=100), (37, 0), (580, 0), "rate_limited", "larger than the limit: one such request is let through", 23, None),
+        (Terms(spend_per_day_nanos=50_000), (0, 50_000), (0, 1_200), "cap_reached",
+         "$0.00005 per day (UTC); it has spent $0.00005. This request may need $0.0000012.", None, False),
         (Terms(requests_per_day=1), (5, 0), (5, 0), "rate_limited", "1 request per day (UTC); it has made 1", 10_800, False),
         (Terms(tokens_per_month=1_000), (900, 0), (200, 0), "rate_limited", "1,000 tokens per month (UTC); it has", None, False),
-        (Terms(spend_per_day_nanos=CENT), (0, CENT), (0, 1), "balance_too_low", "$0.01 per day (UTC); it has spent", None, False),
-        (Terms(spend_per_month_nanos=CENT), (0, CENT), (0, 1), "balance_too_low", "anew at 2026-12-01 00:00 UTC", None, False),
-        (Terms(spend_total_nanos=CENT), (0, CENT), (0, 1), "balance_too_low", "$0.01 in all; it has spent $0.01", None, False),
+        (Terms(spend_per_day_nanos=CENT), (0, CENT), (0, 1), "cap_reached", "$0.01 per day (UTC); it has spent", None, False),
+        (Terms(spend_per_month_nanos=CENT), (0, CENT), (0, 1), "cap_reached", "anew at 2026-12-01 00:00 UTC", None, False),
+        (Terms(spend_total_nanos=CENT), (0, CENT), (0, 1), "cap_reached", "$0.01 in all; it has spent $0.01", None, False),
     ],
 )  # fmt: skip
 def test_a_refusal_says_which_limit_its_value_when_it_refills_and_who_can_raise_it(
@@ -233,7 +236,7 @@ def test_what_running_requests_hold_is_told_apart_from_what_is_spent() -> None:
     limits.leave(running, (0, 80))
     with pytest.raises(ClientError, match="it has spent") as refused:
         enter(limits, terms, nanos=30)
-    assert refused.value.code == "balance_too_low" and not isinstance(refused.value, LimitHeld)
+    assert refused.value.code == "cap_reached" and not isinstance(refused.value, LimitHeld)
     assert limits.check(KEY, terms, 0, 20, AT, NOW) == 20
 
 
@@ -243,7 +246,7 @@ def test_a_running_request_may_grow_as_far_as_its_tightest_limit_and_is_told_whi
     assert limits.room(lease) == (40, 10) and limits.why_full(lease) is None
     limits.change(lease, 10, 70)
     full = limits.why_full(lease)
-    assert full is not None and full.code == "balance_too_low" and "in all" in full.message
+    assert full is not None and full.code == "cap_reached" and "in all" in full.message
     limits.change(lease, 50, 60)
     full = limits.why_full(lease)
     assert full is not None and full.code == "rate_limited" and "tokens per month" in full.message

@@ -31,6 +31,7 @@ async def get_key(house: House, request: web.Request, inbound: Inbound, sink: Ht
         sink,
         {
             "type": "key",
+            "id": key.id,
             "name": key.name,
             "hint": key.hint,
             "user": key.user_name,

@@ -85,6 +85,7 @@ OFFERED: Mapping[str, tuple[str, str]] = {
     "upstreams.list": ("GET", "How each upstream stands: serving, or cooling, until when and why."),
     "upstreams.test": ("POST", "Whether an upstream, or each, can be reached with its secret."),
     "models.list": ("GET", "All models with their list prices in US dollars per million tokens."),
+    "plans.list": ("GET", "What the keys of each plan's users may do where a key says nothing itself; 0 is unlimited."),
 }
 
 # What is done on the server itself, and why.

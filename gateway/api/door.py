@@ -1,6 +1,6 @@
 """The door: how a command reaches the server that has the data directory.
 
-    server   {"pagegrid": "0.1.0", "protocol": 1}
+    server   {"pagegrid": "0.1.0", "protocol": 1, "port": 8080}
     command  {"act": "users.create", "actor": "…", "arguments": {"name": "ada"}}
     server   {"ok": {…}}   or   {"error": {"code": "invalid_request", "message": "…"}}
 
@@ -55,11 +55,14 @@ class _Request(BaseModel):
 
 
 @asynccontextmanager
-async def serve_door(desk: Desk, data_dir: Path) -> AsyncIterator[None]:
-    """Listen for commands while the house is open. Raises HouseError if the socket's directory is not ours alone."""
+async def serve_door(desk: Desk, data_dir: Path, port: int | None = None) -> AsyncIterator[None]:
+    """Listen for commands while the house is open; `port` is where it answers over HTTP, None if it does not.
+
+    Raises HouseError if the socket's directory is not ours alone.
+    """
     path = folder.socket_path(data_dir)
     listener = _listen(path, data_dir)
-    door = _Door(desk)
+    door = _Door(desk, port)
     try:
         server = await asyncio.start_unix_server(door.welcome, sock=listener, limit=LINE_BYTES_MAX)
         try:
@@ -93,8 +96,9 @@ def _peer_credentials(sock: socket.socket) -> tuple[int, int] | None:
 
 
 class _Door:
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, port: int | None) -> None:
         self._desk = desk
+        self._port = port
         self._visits: set[asyncio.Task[None]] = set()
         self._at_work: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -137,7 +141,7 @@ class _Door:
         if len(self._visits) > CONNECTIONS_MAX:
             await _send(writer, _error(HouseError("unavailable", "too many commands at once; try again in a moment")))
             return
-        await _send(writer, {"pagegrid": VERSION, "protocol": acts.PROTOCOL})
+        await _send(writer, {"pagegrid": VERSION, "protocol": acts.PROTOCOL, "port": self._port})
         actor = acts.actor_of(uid)
         while not self._closing and (line := await _read_line(reader)):
             self._at_work.add(visit)

@@ -112,7 +112,7 @@ async def refuse(sink: HttpSink, error: GatewayError, request_id: str, more_head
 def _with_support(house: House, error: GatewayError) -> GatewayError:
     """What only the operator can mend says how to reach them."""
     support = house.settings.brand.support
-    if support and error.code in ("unauthenticated", "balance_too_low", "forbidden", "rate_limited"):
+    if support and error.code in ("unauthenticated", "balance_too_low", "cap_reached", "forbidden", "rate_limited"):
         error.message = f"{error.message} {support}"
     return error
 

@@ -33,9 +33,11 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A server's context with its certificate, and warnings about it (a sentence each, with the next step)."""
+    """A server's context with the certificates that it shows (PEM), and warnings about them (a sentence each, with the next
+    step)."""
 
     context: ssl.SSLContext
+    certificates: bytes
     warnings: tuple[str, ...]
 
 
@@ -46,12 +48,14 @@ class Tls:
         """Raises HouseError for files that cannot be served from."""
         loaded = load_certificate(files)
         self.context, self.warnings = loaded.context, loaded.warnings
-        self._latest = self.context
+        self._latest, self._certificates = self.context, loaded.certificates
         self.context.sni_callback = self._hand_over
 
-    def take(self, loaded: Loaded) -> None:
-        """Another certificate, for new connections; those that are open go on."""
-        self._latest, self.warnings = loaded.context, loaded.warnings
+    def take(self, loaded: Loaded) -> bool:
+        """For new connections; those that are open go on. Whether it is another certificate than before."""
+        changed = loaded.certificates != self._certificates
+        self._latest, self._certificates, self.warnings = loaded.context, loaded.certificates, loaded.warnings
+        return changed
 
     def _hand_over(self, connection: ssl.SSLObject, name: str | None, listening: ssl.SSLContext) -> None:
         connection.context = self._latest
@@ -87,7 +91,7 @@ def load_certificate(files: Files) -> Loaded:
         context.load_cert_chain(certificate_file, key_file, password=lambda: _refuse_passphrase(key_file))
     except (ssl.SSLError, OSError) as error:
         raise HouseError("unavailable", _reason(error, files)) from None
-    return Loaded(context, tuple(_warnings(files, certificates)))
+    return Loaded(context, certificates, tuple(_warnings(files, certificates)))
 
 
 def validity(pem: bytes) -> tuple[float, float]:

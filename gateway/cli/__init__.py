@@ -14,6 +14,7 @@ from gateway.cli.doctor import doctor
 from gateway.cli.keys import keys
 from gateway.cli.ledger import ledger
 from gateway.cli.models import models
+from gateway.cli.plans import plans
 from gateway.cli.reload import reload
 from gateway.cli.serve import serve
 from gateway.cli.upstreams import upstreams
@@ -31,6 +32,23 @@ def main() -> None:
 
 
 for command in (
-    *(serve, reload, users, wallets, keys, admin_keys, usage, models, upstreams, ledger, audit, backup, config, check, doctor),
+    *(
+        serve,
+        reload,
+        users,
+        wallets,
+        keys,
+        admin_keys,
+        usage,
+        models,
+        plans,
+        upstreams,
+        ledger,
+        audit,
+        backup,
+        config,
+        check,
+        doctor,
+    ),
 ):
     main.add_command(command)

@@ -10,9 +10,22 @@ from typing import Any
 
 import click
 
-from gateway.cli.context import Place, json_option, place_options, print_json, print_table, say, time_text, where_options
+from gateway.cli.context import (
+    Place,
+    Refusal,
+    json_option,
+    place_options,
+    print_json,
+    print_table,
+    say,
+    time_text,
+    usd,
+    where_options,
+)
 from gateway.cli.desk_client import perform
-from gateway.desk.checks import parse_duration_ms
+from gateway.desk.checks import parse_duration_ms, parse_time_ms
+from gateway.errors import ClientError
+from gateway.money import format_usd
 
 
 @click.group()
@@ -41,10 +54,7 @@ def list_(
     as_json: bool,
 ) -> None:
     """What was done, newest first."""
-    if since is not None and re.fullmatch(r"[0-9]+[a-z]", since):
-        at_ms = time.time_ns() // 1_000_000 - parse_duration_ms(since, "since")
-        since = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat()
-    filters = {"actor": actor, "action": action, "subject": subject, "since": since}
+    filters = {"actor": actor, "action": action, "subject": subject, "since": since and _since(since)}
     found = perform(place, "audit.list", **filters, before=before, limit=limit)
     if as_json:
         print_json(found)
@@ -59,7 +69,47 @@ def list_(
         say(f"There is more: add --before {found['next_before']}.")
 
 
+def _since(text: str) -> str:
+    """As the act wants it, which knows no durations."""
+    try:
+        if re.fullmatch(r"[0-9]+[a-z]", text):
+            at_ms = time.time_ns() // 1_000_000 - parse_duration_ms(text, "since")
+            return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat()
+        parse_time_ms(text, "since")
+    except ClientError:
+        raise Refusal(
+            "invalid_request",
+            "since: write a duration such as 90m, 12h or 7d, a day (2026-11-20, UTC) or a time with its offset "
+            "(2026-11-20T08:00:00Z)",
+        ) from None
+    return text
+
+
 def _change(entry: dict[str, Any]) -> str:
-    """Such as {"frozen": false} → {"frozen": true}."""
-    states = (entry["before"], entry["after"])
-    return " → ".join(json.dumps(state, ensure_ascii=False) for state in states if state is not None)
+    """Such as "frozen: no → yes": what was set, and what it had been where that is known."""
+    before, after = entry["before"] or {}, entry["after"] or {}
+    changes = []
+    for name in sorted({**before, **after}) if before else after:
+        states = [_value(name, state[name]) for state in (before, after) if name in state]
+        if any(states):
+            changes.append(f"{_UNIT.sub('', name)}: {' → '.join(text or '-' for text in states)}")
+    return ", ".join(changes)
+
+
+# Units that stand last in a name.
+_UNIT = re.compile(r"_(nanos|at_ms)$")
+
+
+def _value(name: str, value: Any) -> str:
+    """For people: money as dollars, times as dates; "" for what was not set."""
+    if value is None or value == [] or value == "":
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) and name.endswith("_nanos"):
+        return usd(format_usd(value))
+    if isinstance(value, int) and name.endswith("_at_ms"):
+        return time_text(value)
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return "|".join(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, wraps
@@ -64,6 +64,11 @@ class Place:
     @property
     def config(self) -> Path | None:
         return self._paths[0]
+
+    @property
+    def config_named(self) -> Path | None:
+        """The configuration if somebody named it, None where it is merely found or there is none."""
+        return self.config if self.config_asked or os.environ.get("PAGEGRID_CONFIG") else None
 
     @property
     def data_dir(self) -> Path:
@@ -195,6 +200,13 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, empty:
             for header, cell, width in zip(headers, cells, widths, strict=True)
         ]
         out("  ".join(padded).rstrip())
+
+
+def print_fields(fields: Mapping[str, str]) -> None:
+    """One thing, a field a line."""
+    width = max(map(len, fields))
+    for name, text in fields.items():
+        out(f"{name:<{width}}  {text}")
 
 
 def usd(text: str) -> str:

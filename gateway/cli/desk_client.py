@@ -47,10 +47,11 @@ def perform(place: Place, act: str, /, **arguments: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """A server at its door: its release, and its process where the system tells it."""
+    """A server at its door: its release, its process where the system tells it, and its port where it says so."""
 
     version: str
     pid: int | None
+    port: int | None
 
 
 def find_server(data_dir: Path) -> Listening | None:
@@ -65,7 +66,9 @@ async def _find_server(data_dir: Path) -> Listening | None:
     reader, writer = connection
     try:
         hello = await _receive(reader, data_dir, HELLO_S)
-        return Listening(str(hello.get("pagegrid")), peer_pid(writer.get_extra_info("socket")))
+        port = hello.get("port")
+        pid = peer_pid(writer.get_extra_info("socket"))
+        return Listening(str(hello.get("pagegrid")), pid, port if isinstance(port, int) else None)
     finally:
         writer.close()
 
@@ -93,7 +96,7 @@ async def _perform(place: Place, act: str, arguments: Mapping[str, Any]) -> Any:
 async def _alone(place: Place, act: str, arguments: Mapping[str, Any]) -> Any:
     """Raises `folder.Busy` if another process has the directory."""
     if act in acts.DECLARED:
-        return acts.declare(place.load_settings("unneeded").catalog, act, arguments)
+        return acts.declare(place.load_settings("unneeded"), act, arguments)
     if act in acts.LIVE:
         raise HouseError(
             "unavailable",

@@ -59,7 +59,7 @@ def _patient(place: Place, offline: bool) -> Patient:
     server, door_problem = None, ""
     try:
         listening = find_server(place.data_dir)
-        server = Server(listening.version, listening.pid) if listening else None
+        server = Server(listening.version, listening.pid, listening.port) if listening else None
     except HouseError as error:
         door_problem = error.message
 

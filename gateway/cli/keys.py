@@ -16,6 +16,7 @@ from gateway.cli.context import (
     json_option,
     out,
     place_options,
+    print_fields,
     print_json,
     print_table,
     say,
@@ -143,6 +144,29 @@ def list_(place: Place, user: str, as_json: bool) -> None:
 @keys.command()
 @place_options
 @click.argument("key_id", metavar="ID", type=_KEY_ID)
+@json_option
+def show(place: Place, key_id: int, as_json: bool) -> None:
+    """One key: whose it is, whether it works, and what it says itself."""
+    key = perform(place, "keys.show", key_id=key_id)
+    if as_json:
+        print_json(key)
+        return
+    print_fields(
+        {
+            "key": f"{key['id']} ({key['name']}, {key['hint']}…)",
+            "user": key["user"],
+            "state": _state(key, time.time_ns() // 1_000_000),
+            "plan": key["plan"],
+            "own limits": _limits(key),
+            "models": ",".join(key["models"]) if key["models"] is not None else "plan",
+            "expires": time_text(key["expires_at_ms"]),
+        }
+    )
+
+
+@keys.command()
+@place_options
+@click.argument("key_id", metavar="ID", type=_KEY_ID)
 @yes_option
 @json_option
 def revoke(place: Place, key_id: int, yes: bool, as_json: bool) -> None:
@@ -195,7 +219,7 @@ def _end_of_old(key: dict[str, Any]) -> str:
     return f"Key {old} works until {time_text(dead_at_ms)}{why}."
 
 
-_SHOWN_LIMITS = {
+SHOWN_LIMITS = {
     "rpm": "rpm",
     "tpm": "tpm",
     "concurrent": "concurrent",
@@ -209,7 +233,7 @@ _SHOWN_LIMITS = {
 
 def _limits(key: dict[str, Any]) -> str:
     """What the key says for itself; everything else is as its plan has it."""
-    limits = [f"{word} {_amount(key[name])}" for name, word in _SHOWN_LIMITS.items() if key[name] is not None]
+    limits = [f"{word} {_amount(key[name])}" for name, word in SHOWN_LIMITS.items() if key[name] is not None]
     if key["addresses"]:
         limits.append("from " + "|".join(key["addresses"]))
     if key["factor"] != "1":

@@ -81,7 +81,7 @@ async def _serve(place: Place, settings: Settings, host: str | None, port: int |
                 # The port first: a key that was made for a start that fails would never be shown. The door last: a user that
                 # is made in between would pass for an earlier start's.
                 credentials = await first_start(house.desk, settings.billing.demo_credit_nanos) if demo else None
-                await stack.enter_async_context(serve_door(house.desk, data_dir))
+                await stack.enter_async_context(serve_door(house.desk, data_dir, bound))
                 for warning in (*settings.warnings, *(tls.warnings if tls else ())):
                     click.echo(f"Warning: {warning}", err=True)
                 local_url = f"{'https' if tls else 'http'}://{_shown_host(settings.server.host)}:{bound}"
@@ -111,24 +111,25 @@ class _Reloader:
         self._turn = asyncio.Lock()
         self._hang_ups: set[asyncio.Task[None]] = set()
 
-    async def reload(self) -> dict[str, Any]:
-        """Raises ClientError with everything that is wrong, and then nothing changed."""
+    async def reload(self, config: str | None) -> dict[str, Any]:
+        """`config` is the file that is meant, None for whichever it is. Raises ClientError with all that is wrong: nothing
+        changed then."""
         async with self._turn:
             # Its paths are looked up anew: a file that was not there at the start may be there now.
             place = Place(self._place.config_asked, self._place.data_dir_asked)
-            settings = await asyncio.to_thread(self._load, place)
+            settings = await asyncio.to_thread(self._load, place, config)
             demo = self._house.settings.demo_only
             certificate = await asyncio.to_thread(self._load_certificate, settings)
             changed = await reload(self._house, settings)
             self._place = place
-            if self._tls is not None and certificate is not None:
-                self._tls.take(certificate)
+            if self._tls is not None and certificate is not None and self._tls.take(certificate):
+                changed.append("TLS certificate")
             _raise_open_files(settings.server.open_files_needed)
             log.set_up(settings.logging.format, settings.logging.level)
             if demo and not settings.demo_only:
                 await reverse_demo_credit(self._house.desk)
             warnings = (*settings.warnings, *(certificate.warnings if certificate else ()))
-            return {"changed": changed, "warnings": list(warnings)}
+            return {"config": place.config and str(place.config), "changed": changed, "warnings": list(warnings)}
 
     def hang_up(self) -> None:
         """SIGHUP: nobody waits for the answer, so the log has it."""
@@ -160,11 +161,18 @@ class _Reloader:
             )
         return None if files is None else load_certificate(files)
 
-    def _load(self, place: Place) -> Settings:
+    def _load(self, place: Place, config: str | None) -> Settings:
         try:
             if place.config is None and self._place.config is not None:
                 # An editor may be at work. The built-in demo would answer instead, and users would pay for it.
                 raise ConfigError([Problem(str(self._place.config), None, "", "it was in force, and is not there any more")])
+            if config is not None and (place.config is None or str(place.config.resolve()) != config):
+                raise ClientError(
+                    "invalid_request",
+                    f"config: the server uses {place.config or 'no configuration file'}, and reloads no other: "
+                    "leave --config and PAGEGRID_CONFIG out, or start the server with the other; nothing was reloaded",
+                    param="config",
+                )
             return place.load_settings().listening_on(*self._over)
         except ConfigError as error:
             raise ClientError("invalid_request", f"the configuration cannot be used, nothing was reloaded:\n{error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,6 +15,7 @@ from gateway.cli.context import (
     json_option,
     out,
     place_options,
+    print_fields,
     print_id,
     print_json,
     print_table,
@@ -25,6 +27,7 @@ from gateway.cli.context import (
 )
 from gateway.cli.desk_client import perform
 from gateway.desk.user_rows import BYTES_MAX
+from gateway.money import format_usd
 
 
 @click.group()
@@ -66,7 +69,7 @@ def list_(place: Place, as_json: bool) -> None:
     rows = [
         [
             *(str(user["id"]), user["name"], user["email"] or "-", user["role"], user["plan"]),
-            "disabled" if user["disabled"] else "active",
+            _state(user),
             *(usd(user[f"{amount}_usd"]) for amount in amounts),
             time_text(user["created_at_ms"]),
         ]
@@ -75,6 +78,22 @@ def list_(place: Place, as_json: bool) -> None:
     numbers = [amount.upper() for amount in amounts]
     headers = ["ID", "NAME", "EMAIL", "ROLE", "PLAN", "STATE", *numbers, "CREATED"]
     print_table(headers, rows, empty="No users yet: pagegrid users create NAME", right=["ID", *numbers])
+
+
+@users.command()
+@place_options
+@click.argument("user")
+@json_option
+def show(place: Place, user: str, as_json: bool) -> None:
+    """One user, with what is in their wallet."""
+    found = perform(place, "users.show", user=user)
+    if as_json:
+        print_json(found)
+        return
+    plain = {name: str(found[name] or "-") for name in ("id", "name", "email", "role", "plan")}
+    amounts = {name: usd(found[f"{name}_usd"]) for name in ("balance", "held", "owed")}
+    told = {"low": f"told {_threshold(found['low_balance_nanos'])}", "created": time_text(found["created_at_ms"])}
+    print_fields({**plain, "state": _state(found), **amounts, **told})
 
 
 @users.command("set-plan", short_help="Put a user on a plan: it limits their keys.")
@@ -140,6 +159,10 @@ def import_(place: Place, file: Path, dry_run: bool, as_json: bool) -> None:
     say(f"{would}{users}; {topups}; {counted(done['keys'], 'key')}{once}.")
 
 
+def _state(user: dict[str, Any]) -> str:
+    return ("disabled" if user["disabled"] else "active") + (", wallet frozen" if user["frozen"] else "")
+
+
 def _read_csv(file: Path) -> str:
     try:
         with file.open("rb") as opened:
@@ -174,9 +197,11 @@ def low_balance(place: Place, user: str, amount: str, as_json: bool) -> None:
     if as_json:
         print_json(result)
         return
-    nanos = result["low_balance_nanos"]
-    where = "as the configuration says" if nanos is None else f"below {usd(result['low_balance_usd'])}" if nanos else "never"
-    say(f"A low balance of {result['name']} is told: {where}.")
+    say(f"A low balance of {result['name']} is told: {_threshold(result['low_balance_nanos'])}.")
+
+
+def _threshold(nanos: int | None) -> str:
+    return "as the configuration says" if nanos is None else f"below {usd(format_usd(nanos))}" if nanos else "never"
 
 
 def _tell(result: dict[str, object], state: str, as_json: bool) -> None:

@@ -159,7 +159,7 @@ def load(path: Path | None, environ: Mapping[str, str], secrets: Secrets = "need
     settings = parse(text, str(path), environ, secrets)
     holds_secret = any("api_key" in entry for entry in tomllib.loads(text)["upstreams"])
     if readable_by_all and holds_secret:
-        warning = f"{path} holds a secret and every user of this machine can read it; chmod 600 it, or use api_key_env."
+        warning = f"{path} holds a secret and every user of this machine can read it; use api_key_env, or chmod 600 {path}."
         return replace(settings, file_warnings=(*settings.file_warnings, warning))
     return settings
 
@@ -207,8 +207,10 @@ def parse(text: str, origin: str, environ: Mapping[str, str], secrets: Secrets =
 
     entries = _entries(data, "models", ModelOptions, findings, context)
     _check_single(data, "models", "id", "another [[models]] has this id", findings)
-    catalog, routes, more = build_models(load_builtin(), entries, upstreams, findings)
-    plans = build_plans(data.get("plans", {}), catalog, findings)
+    builtin = load_builtin()
+    catalog, routes, more = build_models(builtin, entries, upstreams, findings)
+    known = {name for model in builtin for name in model.names} | {alias for _, options in entries for alias in options.aliases}
+    plans = build_plans(data.get("plans", {}), catalog, known | set(_names(data, "models", "id")), findings)
     findings.raise_if_any()
     return Settings(
         server=server,

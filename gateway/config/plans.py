@@ -5,7 +5,7 @@ Every user has a plan. Who was given none has `default`, which is there in every
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -20,8 +20,11 @@ from gateway.limits import Terms
 Plans = Mapping[str, Plan]
 
 
-def build_plans(written: object, catalog: Catalog, findings: Findings) -> Plans:
-    """The plans by name, `default` among them; findings say what is wrong with one."""
+def build_plans(written: object, catalog: Catalog, known: Collection[str], findings: Findings) -> Plans:
+    """The plans by name, `default` among them; findings say what is wrong with one.
+
+    `catalog` has the models that are served, `known` the names of all that stand in the catalogue or in the file.
+    """
     plans = dict(PLANS_WITHOUT_FILE)
     if not isinstance(written, dict):
         findings.add(("plans",), f"expected sections such as [plans.free] in single brackets, found {kind_of(written)}")
@@ -33,7 +36,7 @@ def build_plans(written: object, catalog: Catalog, findings: Findings) -> Plans:
             findings.add(("plans", name), f"expected a section [plans.{name}], found {kind_of(options)}")
         else:
             checked = _options(name, options, findings)
-            models = None if checked.models is None else _models(name, checked.models, catalog, findings)
+            models = None if checked.models is None else _models(name, checked.models, catalog, known, findings)
             plans[name] = _plan(name, checked, models)
     return MappingProxyType(plans)
 
@@ -43,7 +46,9 @@ def _options(name: str, written: dict[str, Any], findings: Findings) -> PlanOpti
         return PlanOptions.model_validate(written)
     except ValidationError as error:
         findings.add_invalid(("plans", name), error)
-        return PlanOptions()
+        # What is wrong with the others is told in the same breath.
+        right = {option: value for option, value in written.items() if not findings.blames("plans", name, option)}
+        return PlanOptions.model_validate(right)
 
 
 def _plan(name: str, options: PlanOptions, models: frozenset[str] | None) -> Plan:
@@ -57,17 +62,20 @@ def _plan(name: str, options: PlanOptions, models: frozenset[str] | None) -> Pla
     )
 
 
-def _models(plan: str, names: tuple[str, ...], catalog: Catalog, findings: Findings) -> frozenset[str]:
+def _models(plan: str, names: tuple[str, ...], catalog: Catalog, known: Collection[str], findings: Findings) -> frozenset[str]:
     """Ids: the walk compares ids, so an alias is kept as the model that it names."""
     ids = set()
     for name in names:
         model = catalog.find(name)
-        if model is None:
+        if model is not None:
+            ids.add(model.id)
+        elif name not in known:
             near = catalog.nearest(name)
             hint = f"; did you mean {shown(near)}?" if near else ""
             findings.add(("plans", plan, "models"), f"{shown(name)} is no model that is served here{hint}")
-        else:
-            ids.add(model.id)
+        elif not findings.blames("upstreams") and not findings.blames("models"):
+            findings.add(("plans", plan, "models"), f"no upstream serves {shown(name)}")
+        # Else that nobody serves it follows from what is told there.
     return frozenset(ids)
 
 

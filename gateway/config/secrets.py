@@ -49,7 +49,7 @@ def read_secret_file(path: Path, option: Where, findings: Findings, warnings: li
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.stat().st_mode & stat.S_IROTH:
-            warnings.append(f"{findings.name(option)}: every user of this machine can read that file; chmod 600 it.")
+            warnings.append(f"{findings.name(option)}: every user of this machine can read that file; chmod 600 {path}.")
     except OSError as error:
         findings.add(option, f"the file cannot be read: {error.strerror}; a relative path starts beside the config file")
         return None

@@ -2,7 +2,7 @@
 
     WRITES      (desk, actor, …)    in a running house
     READS       (conn, …)           on any reader's connection, with or without a house
-    DECLARED    (catalog, …)        from the configuration alone
+    DECLARED    (declared, …)       from the configuration alone
 
 Arguments are keywords, checked strictly against the function's own signature: what it does not name is refused. The log has one
 line for each act that a running house performed: who, what, about whom, and what became of it.
@@ -25,7 +25,6 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_core import PydanticSerializationError
 
-from gateway.catalog import Catalog
 from gateway.desk import (
     admin_keys,
     audit,
@@ -34,6 +33,7 @@ from gateway.desk import (
     keys,
     models,
     notices,
+    plans,
     refunds,
     statements,
     upstreams,
@@ -43,7 +43,7 @@ from gateway.desk import (
     users_import,
     wallets,
 )
-from gateway.desk.desk import Desk
+from gateway.desk.desk import Declared, Desk
 from gateway.errors import ClientError, GatewayError
 from gateway.storage import database
 
@@ -108,6 +108,7 @@ READS: Mapping[str, Callable[..., Any]] = {
 
 DECLARED: Mapping[str, Callable[..., Any]] = {
     "models.list": models.list_models,
+    "plans.list": plans.list_plans,
 }
 
 _ACTS = {*WRITES, *LIVE, *READS, *DECLARED}
@@ -134,7 +135,7 @@ async def _perform(desk: Desk, actor: str, act: str, arguments: Mapping[str, Any
         return await act_of_house(desk, actor, **check_arguments(act, act_of_house, arguments))
     if act in READS:
         return await asyncio.to_thread(_read_file, desk, act, arguments)
-    return declare(desk.catalog, act, arguments)
+    return declare(desk, act, arguments)
 
 
 def read(conn: sqlite3.Connection, act: str, arguments: Mapping[str, Any]) -> Any:
@@ -143,12 +144,12 @@ def read(conn: sqlite3.Connection, act: str, arguments: Mapping[str, Any]) -> An
     return function(conn, **check_arguments(act, function, arguments))
 
 
-def declare(catalog: Catalog, act: str, arguments: Mapping[str, Any]) -> Any:
+def declare(declared: Declared, act: str, arguments: Mapping[str, Any]) -> Any:
     """Perform one of DECLARED; any other name is no act at all."""
     if act not in DECLARED:
         raise _unknown(act)
     function = DECLARED[act]
-    return function(catalog, **check_arguments(act, function, arguments))
+    return function(declared, **check_arguments(act, function, arguments))
 
 
 def actor_of(uid: int) -> str:

@@ -28,7 +28,7 @@ _USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*", re.ASCII)
 _EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(?:\.[^@\s.]+)+")
 _DURATION = re.compile(r"(\d{1,9})([mhd])", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-_TIME = re.compile(_DAY.pattern + r"[Tt]\d\d:\d\d(:\d\d(\.\d{1,6})?)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_TIME = re.compile(_DAY.pattern + r"[Tt ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _UNIT_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
@@ -108,9 +108,9 @@ def parse_time_ms(text: str, param: str) -> int:
             return _to_ms(datetime.fromisoformat(text.upper()))
     except (ValueError, OverflowError):
         pass  # a 30th of February, an offset of 99 hours
-    raise refused(
-        f"{param}: write a day (2026-11-20, UTC) or a time with its offset (2026-11-20T08:00:00Z; a + in a URL is %2B)", param
-    )
+    # What was a + in a URL arrives as a blank.
+    hint = "; a + in a URL is %2B" if " " in text else ""
+    raise refused(f"{param}: write a day (2026-11-20, UTC) or a time with its offset (2026-11-20T08:00:00Z{hint})", param)
 
 
 def get_user(conn: sqlite3.Connection, name: str) -> dict[str, Any]:

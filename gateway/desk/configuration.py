@@ -11,14 +11,16 @@ from gateway.storage import audit_log
 
 
 @whole
-async def reload_configuration(desk: Desk, actor: str) -> dict[str, Any]:
-    """Read the configuration again. Raises ClientError with all that is wrong, and then nothing changed.
+async def reload_configuration(desk: Desk, actor: str, *, config: str | None = None) -> dict[str, Any]:
+    """Read the configuration again. Raises ClientError with all that is wrong, and then nothing changed; one thing that is wrong
+    is a `config`, the path (absolute, links resolved) of the file that is meant, which is not the server's.
 
-    `changed` names the sections that did, `warnings` what an operator should hear.
+    The result's `config` is the file in force, None without one; `changed` names the sections that did, `warnings` what an
+    operator should hear.
     """
     if desk.reload is None:
         raise HouseError("unavailable", "only a running server can reload its configuration")
-    result = await desk.reload()
+    result = await desk.reload(config)
     if result["changed"]:
         at_ms, after = desk.clock.at_ms(), {"changed": result["changed"]}
         await desk.writer.run(

@@ -28,6 +28,16 @@ class Upstreams(Protocol):
     async def test(self, name: str) -> dict[str, Any]: ...
 
 
+class Declared(Protocol):
+    """What the configuration alone says: a running house has it, and whoever has read the file."""
+
+    @property
+    def catalog(self) -> Catalog: ...
+
+    @property
+    def plans(self) -> Mapping[str, Plan]: ...
+
+
 @dataclass(slots=True)
 class Desk:
     """`database` is the file, for readers of one's own; ids of this start's requests are above `booted_above_id`.
@@ -47,4 +57,4 @@ class Desk:
     upstreams: Upstreams
     admins: AdminRing
     booted_above_id: int
-    reload: Callable[[], Awaitable[dict[str, Any]]] | None = None
+    reload: Callable[[str | None], Awaitable[dict[str, Any]]] | None = None

@@ -46,7 +46,7 @@ async def first_start(desk: Desk, credit_nanos: int) -> Credentials | None:
 
     def grant(ledger: LedgerWriter) -> None:
         wallets.grant_promo(ledger, wallet_id, credit_nanos, REFERENCE, "demo credit of the first start", at_ms)
-        audit_log.record(ledger.conn, at_ms, ACTOR, "wallets.grant", USER, after={"amount_nanos": credit_nanos})
+        audit_log.record(ledger.conn, at_ms, ACTOR, "wallets.grant", f"user:{USER}", after={"amount_nanos": credit_nanos})
 
     await desk.writer.run(grant)
     desk.book.deposit(wallet_id, credit_nanos)
@@ -68,7 +68,7 @@ async def reverse_demo_credit(desk: Desk) -> int:
 
     def reverse(ledger: LedgerWriter) -> None:
         wallets.reverse_promo(ledger, wallet_id, amount, REFERENCE, "a real upstream is configured", at_ms)
-        audit_log.record(ledger.conn, at_ms, ACTOR, "wallets.reverse_demo_credit", USER, after={"amount_nanos": amount})
+        audit_log.record(ledger.conn, at_ms, ACTOR, "wallets.reverse_demo_credit", f"user:{USER}", after={"amount_nanos": amount})
 
     try:
         await desk.writer.run(reverse)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.catalog import Catalog
+from gateway.desk.desk import Declared
 from gateway.money import format_usd
 from gateway.pricing import Rates
 
 
-def list_models(catalog: Catalog) -> list[dict[str, Any]]:
+def list_models(declared: Declared) -> list[dict[str, Any]]:
     """In listing order; prices are list prices in USD per million tokens, before the operator's factors."""
     return [
         {
@@ -24,5 +24,5 @@ def list_models(catalog: Catalog) -> list[dict[str, Any]]:
             "prices_usd_per_mtok": {name: format_usd(getattr(model.price.rates, name)) for name in Rates.__slots__},
             "price_assumed": model.price_assumed,
         }
-        for model in catalog
+        for model in declared.catalog
     ]

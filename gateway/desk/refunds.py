@@ -120,6 +120,13 @@ def _plan(conn: sqlite3.Connection, text: str, amount_nanos: int | None, number:
     earlier = next((each for each in made if each.number == (number or 1)), None)
     if earlier is not None and earlier.amount_nanos == amount_nanos:
         return plan(earlier.number, amount_nanos, earlier.transfer_id)
+    if not rest:
+        raise LedgerError(
+            "invalid_request",
+            f"amount: nothing is left to refund: all of the ${format_usd(paid)} that the wallet paid for this request was "
+            "refunded before",
+            param="amount",
+        )
     if earlier is not None:
         raise LedgerError(
             "invalid_request",
@@ -144,8 +151,8 @@ def _get_settled(conn: sqlite3.Connection, text: str) -> dict[str, Any]:
     if row is None:
         raise ClientError(
             "not_found",
-            "there is no request of this id; it stands in the request-id header of the answer (req_…), and `pagegrid usage ID` "
-            "shows it",
+            "there is no request of this id; it stands in the request-id header of the answer (req_…), and `pagegrid usage "
+            "get ID` shows it",
             param="request_id",
         )
     if row["state"] == "open":

@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
 import orjson
 
 from gateway.clock import SystemClock, rfc3339
-from gateway.desk.checks import check_text, get_user, get_wallet, refused
+from gateway.desk.checks import check_text, get_user, get_wallet, parse_time_ms, refused
 from gateway.desk.csv_text import render_csv
 from gateway.errors import ClientError
 from gateway.ids import render_id
@@ -54,9 +52,6 @@ REQUEST_COLUMNS = (
     *("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens", "web_search_requests", "cost_micro", "cost_nanos", "cost_usd"),
     *("source", "flags", "admitted_ms", "first_byte_ms", "total_ms"),
 )
-
-_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +126,8 @@ def report_usage(
     asked = {"start": start, "end": end, "model": model, "session": session, "agent": agent, "cursor": cursor}
     numbers = {"key": key, "limit": limit}
     texts = {name: str(value) for name, value in (asked | numbers).items() if value is not None}
-    question = parse_question(SystemClock().at_ms(), by or ["day"], texts, dimensions=ALL_DIMENSIONS, limit_max=CSV_LIMIT_MAX)
+    groups = _parse_dimensions(by or ["day"], ALL_DIMENSIONS, "by")
+    question = parse_question(SystemClock().at_ms(), groups, texts, dimensions=ALL_DIMENSIONS, limit_max=CSV_LIMIT_MAX)
     if user is not None:
         wallet = get_wallet(conn, get_user(conn, user)["id"])
         question = replace(question, asked=replace(question.asked, wallet_id=wallet["id"]))
@@ -279,13 +275,13 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _parse_dimensions(texts: Sequence[str], known: Sequence[Dimension]) -> tuple[Dimension, ...]:
+def _parse_dimensions(texts: Sequence[str], known: Sequence[Dimension], param: str = "group_by") -> tuple[Dimension, ...]:
     """Such as ["day,model", "key"], each once."""
     found: list[Dimension] = []
     for name in [part.strip() for text in texts for part in text.split(",")]:
         dimension = next((one for one in known if one == name), None)
         if dimension is None:
-            raise refused(f"group_by: write one or more of {', '.join(known)}, such as group_by=day,model", "group_by")
+            raise refused(f"{param}: write one or more of {', '.join(known)}, such as day,model", param)
         if dimension not in found:
             found.append(dimension)
     return tuple(found)
@@ -307,20 +303,8 @@ def _parse_range(start: str | None, end: str | None, now_ms: int) -> tuple[int, 
 
 
 def _parse_time(text: str, param: str, date_adds_ms: int) -> int:
-    try:
-        if _DATE.fullmatch(text):
-            return _to_ms(datetime.fromisoformat(text).replace(tzinfo=UTC)) + date_adds_ms
-        if _TIME.fullmatch(text):
-            return _to_ms(datetime.fromisoformat(text.upper()))
-    except (ValueError, OverflowError):
-        pass  # a 30th of February, an offset of 99 hours
-    raise refused(
-        f"{param}: write a day (2026-11-20, UTC) or a time with its offset (2026-11-20T08:00:00Z; a + in a URL is %2B)", param
-    )
-
-
-def _to_ms(moment: datetime) -> int:
-    return max(0, (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1))
+    at_ms = parse_time_ms(text, param)
+    return max(0, at_ms) + (date_adds_ms if len(text) == len("2026-11-20") else 0)
 
 
 def _parse_number(text: str, param: str, high: int) -> int:
@@ -349,5 +333,5 @@ def _parse_cursor(text: str, group_by: Sequence[Dimension]) -> reports.Place:
         place = None
     fits = isinstance(place, list) and [type(value) for value in place] == list(kinds)
     if not fits or any(type(value) is int and abs(value) >= 2**63 - 1 for value in place):
-        raise refused("cursor: give the next_cursor of the page before, with the same group_by", "cursor")
+        raise refused("cursor: give the next_cursor of the page before, with the same grouping", "cursor")
     return tuple(place)

@@ -13,7 +13,7 @@ import csv
 import difflib
 import functools
 import io
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,12 +79,31 @@ class Problems:
         raise refused("nothing was done; the file has to be mended:\n" + "\n".join(told), "csv")
 
 
+class _Earlier:
+    """What may stand in one line of a file only: who is meant, and the references of top-ups."""
+
+    def __init__(self, problems: Problems) -> None:
+        self._problems = problems
+        self._people: dict[str, int] = {}
+        self._references: dict[str, int] = {}
+
+    def look(self, line: int, checked: Mapping[str, Any]) -> None:
+        """At what is right of a row, which may be a part of it."""
+        for word in sorted({(checked["name"] or "").lower(), checked["email"] or ""} - {""}):
+            if (first := self._people.setdefault(word, line)) != line:
+                self._problems.add(line, f"{word} stands on line {first} already; one line per user")
+        reference = checked["reference"]
+        if reference and (first := self._references.setdefault(reference, line)) != line:
+            self._problems.add(line, f"reference: that of line {first} again; use one of its own for each top-up")
+
+
 def parse_users(text: str, plans: Collection[str], problems: Problems) -> list[UserRow]:
     """The rows that are right by themselves, in the order of the file. Raises ClientError for what is no such file at all."""
     if len(text.encode(errors="replace")) > BYTES_MAX:
         raise refused(f"csv: at most {BYTES_MAX // 1024} KiB at a time; split the file", "csv")
     reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
     rows: list[UserRow] = []
+    earlier = _Earlier(problems)
     columns: list[str] | None = None
     line, count = 1, 0
     try:
@@ -93,7 +112,7 @@ def parse_users(text: str, plans: Collection[str], problems: Problems) -> list[U
                 columns = _parse_header([cell.strip().lower() for cell in cells])
             elif any(cell.strip() for cell in cells):
                 count += 1
-                row = _parse_row(line, columns, [cell.strip() for cell in cells], plans, problems)
+                row = _parse_row(line, columns, [cell.strip() for cell in cells], plans, problems, earlier)
                 rows += [] if row is None else [row]
             # A cell in quotes may go over several lines.
             line = reader.line_num + 1
@@ -125,7 +144,9 @@ def _parse_header(columns: list[str]) -> list[str]:
     return columns
 
 
-def _parse_row(line: int, columns: list[str], cells: list[str], plans: Collection[str], problems: Problems) -> UserRow | None:
+def _parse_row(
+    line: int, columns: list[str], cells: list[str], plans: Collection[str], problems: Problems, earlier: _Earlier
+) -> UserRow | None:
     """None if something is wrong with it."""
     if len(cells) > len(columns):
         problems.add(line, f"{len(cells)} cells, and the first line has {len(columns)} columns; put what has a comma in quotes")
@@ -135,6 +156,7 @@ def _parse_row(line: int, columns: list[str], cells: list[str], plans: Collectio
         problems.add(line, f"{column}: longer than {_CELL_CHARS_MAX} characters")
         return None
     checked = {column: problems.attempt(line, functools.partial(_check, column, said, plans)) for column in COLUMNS}
+    earlier.look(line, checked)
     if any(checked[column] is None for column in (*said, "name")):
         return None
     return UserRow(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 from gateway.access import DEFAULT_PLAN, Key, Plan
@@ -105,7 +105,11 @@ def show_user(conn: sqlite3.Connection, *, user: str) -> dict[str, Any]:
 
 async def check_plans_in_use(desk: Desk, plans: Mapping[str, Plan]) -> None:
     """Raises ClientError if users have a plan that is not among `plans`, with how many they are."""
-    counts = await desk.writer.run(lambda ledger: users.count_by_plan(ledger.conn))
+    check_plans_declared(await desk.writer.run(lambda ledger: users.count_by_plan(ledger.conn)), plans)
+
+
+def check_plans_declared(counts: Mapping[str, int], plans: Collection[str]) -> None:
+    """As `check_plans_in_use`, of how many users have each plan."""
     gone = [f"{plan} ({count} {'user' if count == 1 else 'users'})" for plan, count in counts.items() if plan not in plans]
     if gone:
         raise refused(

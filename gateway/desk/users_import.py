@@ -68,8 +68,6 @@ def _plan(conn: sqlite3.Connection, rows: list[UserRow], problems: Problems) -> 
     by_name = {user["name"].lower(): user for user in known}
     # Commands find a user by name or address: neither may be taken for another's, or money goes to the wrong one.
     taken = {word: user["name"] for user in known for word in (user["name"].lower(), user["email"]) if word}
-    lines: dict[str, int] = {}
-    references: dict[str, int] = {}
     steps = []
     for row in rows:
         step = _Step(row, by_name.get(row.name.lower()))
@@ -77,12 +75,6 @@ def _plan(conn: sqlite3.Connection, rows: list[UserRow], problems: Problems) -> 
             _check_new(row, taken, problems)
         else:
             _check_same(row, step.user, problems)
-        for word in filter(None, {row.name.lower(), row.email}):
-            if lines.setdefault(word, row.line) != row.line:
-                problems.add(row.line, f"{word} stands on line {lines[word]} already; one line per user")
-        if row.reference and references.setdefault(row.reference, row.line) != row.line:
-            line = references[row.reference]
-            problems.add(row.line, f"reference: that of line {line} again; use one of its own for each top-up")
         _plan_topup(conn, step, problems)
         _plan_key(conn, step, problems)
         steps.append(step)

@@ -20,6 +20,7 @@ CHECKS: Mapping[str, Check] = {
     "disk": data.check_disk,
     "database": data.check_database,
     "writers": machine.check_litestream,
+    "plans": data.check_plans,
     "books": data.check_books,
     "backup": data.check_backup,
     "clock": machine.check_clock,

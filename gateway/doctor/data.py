@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gateway.desk.backup import ACTION
+from gateway.desk.users import check_plans_declared
 from gateway.doctor.patient import Finding, Patient, failure, ok, warning
+from gateway.errors import ClientError
 from gateway.storage import facts
 
 # WAL needs shared memory between processes, and locks that hold; on these neither is sure (sqlite.org/wal.html, "Overview" 2).
@@ -26,6 +28,7 @@ DAYS_LEFT_MIN = 14
 ROOM_BYTES_MIN = 100 * 2**20
 AUDIT_HOURS_MAX = 3
 BACKUP_DAYS_MAX = 7
+NAMES_SHOWN = 5
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
 
@@ -133,12 +136,31 @@ def check_database(patient: Patient) -> Iterator[Finding]:
             f"schema {version} is of an older release, this one writes {newest}",
             "`pagegrid backup FILE`, then start the server: it brings the schema up and keeps a copy",
         )
-    if not facts.is_wal(path):
+    if _is_copy(patient):
+        yield ok("it is a copy as `pagegrid backup` makes them, not served yet: the next start brings it into WAL mode")
+    elif not facts.is_wal(path):
         yield warning("the database is not in WAL mode: something else than pagegrid wrote it", "start the server: it sets it")
     if damage is None:
         yield ok(f"nothing damaged was found within {QUICK_CHECK_S:.0f} s; `pagegrid ledger audit` looks at every row")
     else:
         yield ok(f"the file is whole, schema {version}")
+
+
+def check_plans(patient: Patient) -> Iterator[Finding]:
+    """A start and a reload refuse a configuration without a plan that users have."""
+    if patient.settings is None or not patient.database.exists():
+        yield ok(
+            "not looked at: there is no configuration that can be used" if patient.settings is None else "there are no users yet"
+        )
+        return
+    with patient.open_database() as conn:
+        counts = facts.users_by_plan(conn)
+    try:
+        check_plans_declared(counts, patient.settings.plans)
+    except ClientError as error:
+        yield failure(error.message, "until then a start and a reload are refused")
+    else:
+        yield ok("every plan that users have is declared")
 
 
 def check_books(patient: Patient) -> Iterator[Finding]:
@@ -148,11 +170,11 @@ def check_books(patient: Patient) -> Iterator[Finding]:
         return
     with patient.open_database() as conn:
         life = facts.life(conn, ACTION)
-    if life.frozen_wallets:
-        many = "1 wallet is" if life.frozen_wallets == 1 else f"{life.frozen_wallets} wallets are"
+    if life.frozen:
         yield warning(
-            f"{many} frozen: requests that they would pay are refused",
-            "`pagegrid ledger audit` says what is wrong; `pagegrid wallets unfreeze USER` once that is known",
+            f"{_wallets(life.frozen)} frozen: requests that they would pay are refused",
+            "`pagegrid audit list --action wallets.freeze` says who did it by hand; if nobody did, `pagegrid ledger audit` says "
+            "what is wrong; `pagegrid wallets unfreeze USER` once that is known",
         )
     now = patient.machine.at_ms
     since = max(life.audited_at_ms or 0, life.started_at_ms or 0)
@@ -174,9 +196,12 @@ def check_backup(patient: Patient) -> Iterator[Finding]:
         return
     with patient.open_database() as conn:
         made_at_ms = facts.life(conn, ACTION).backed_up_at_ms
+    if _is_copy(patient):
+        yield ok("the database itself is a copy that was not served yet")
+        return
     next_step = "`pagegrid backup FILE`, every day, to another disk (deploy/README.md)"
     if made_at_ms is None:
-        yield warning("no backup was ever made by a running server", next_step)
+        yield warning("this database knows of no backup that a running server made", next_step)
         return
     age_ms = patient.machine.at_ms - made_at_ms
     if age_ms > BACKUP_DAYS_MAX * DAY_MS:
@@ -205,6 +230,11 @@ def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> st
     return found
 
 
+def _is_copy(patient: Patient) -> bool:
+    """VACUUM INTO writes no WAL mode, and every start of a server brings it back."""
+    return patient.server is None and not facts.is_wal(patient.database)
+
+
 def _nearest(folder: Path) -> Path:
     """The folder, or the deepest one above it that is there."""
     while not folder.exists():
@@ -219,6 +249,12 @@ def _secret_files(patient: Patient) -> Iterator[Path]:
     for name in (server.metrics_token_file, notices.webhook_secret_file):
         if name:
             yield folder / name
+
+
+def _wallets(owners: tuple[str, ...]) -> str:
+    more = f" and {len(owners) - NAMES_SHOWN} more" if len(owners) > NAMES_SHOWN else ""
+    names = f"{', '.join(owners[:NAMES_SHOWN])}{more}"
+    return f"the wallet of {names} is" if len(owners) == 1 else f"the wallets of {names} are"
 
 
 def _user(uid: int) -> str:

@@ -70,10 +70,11 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Who listens at the door of the data directory."""
+    """Who listens at the door of the data directory; `port` None if it does not say where it answers over HTTP."""
 
     version: str
     pid: int | None
+    port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

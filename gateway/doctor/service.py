@@ -20,6 +20,8 @@ from gateway.version import VERSION
 PROBE_S = 5.0
 # Signatures and time-limited credentials of providers allow minutes, people's reports should be right to the half-minute.
 AHEAD_S_MAX = 30
+# What a warning itself says is to be done.
+_COMMAND = re.compile(r"chmod 600 .+")
 LISTENING = "0A"  # st of /proc/net/tcp
 
 
@@ -29,7 +31,9 @@ def check_config(patient: Patient) -> Iterator[Finding]:
     if patient.settings is None:
         return
     for text in patient.settings.warnings:
-        yield warning(text.rstrip("."), "see config.example.toml")
+        says = text.rstrip(".")
+        command = _COMMAND.search(says)
+        yield warning(says, command.group() if command else "see config.example.toml")
     yield ok(f"{patient.config or 'no configuration: the built-in demo answers'}")
 
 
@@ -66,11 +70,14 @@ def check_server(patient: Patient) -> Iterator[Finding]:
 
 
 def check_port(patient: Patient) -> Iterator[Finding]:
-    """The configured one: the running server must answer there, a later start must get it."""
+    """The running server must answer at its own, a later start must get the configured one."""
     if patient.settings is None:
         yield ok("not looked at: the configuration cannot be used")
         return
     host, port = patient.settings.server.host, patient.settings.server.port
+    if patient.server is not None and patient.server.port:
+        # The command line's counts over the file's.
+        port = patient.server.port
     if port == 0:
         yield ok("any free port is taken")
     elif patient.server is not None:
@@ -122,7 +129,8 @@ def _check_answer(patient: Patient, host: str, port: int) -> Iterator[Finding]:
         status, server, certificate = _get_ready(local, port, encrypted=files is not None)
     except (OSError, http.client.HTTPException) as error:
         yield warning(
-            f"the running server does not answer on {host}:{port} ({error})", "was it started with another --host or --port?"
+            f"the running server does not answer on {host}:{port} ({error})",
+            "was it started with another --host, or has TLS been turned on or off since?",
         )
         return
     if server != SERVER_NAME:

@@ -121,7 +121,7 @@ class Limits:
     def check(self, key: int, terms: Terms, tokens: int, nanos: int, at_ms: int, now_ms: int, conversation: str = "") -> int:
         """How many nanos `enter` may take at most; `tokens` and `nanos` are the least that the request needs.
 
-        Raises ClientError, `rate_limited` or (a spend cap) `balance_too_low`; LimitHeld if running requests are in the way.
+        Raises ClientError, `rate_limited` or (a spend cap) `cap_reached`; LimitHeld if running requests are in the way.
         """
         account = self._account(key)
         if account.cut:

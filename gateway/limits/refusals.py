@@ -42,10 +42,12 @@ def take_one(bucket: Bucket, now_ms: int, name: str, what: str) -> None:
 def tokens_used_up(bucket: Bucket, tokens: int, wait_ms: int, now_ms: int) -> ClientError:
     limit_hit("tpm")
     wait_s, left = -(-wait_ms // 1000), bucket.standing(now_ms).remaining
+    fits = tokens <= bucket.per_minute
+    room = "There is room for it" if fits else "It is larger than the limit: one such request is let through when all are left,"
     return ClientError(
         "rate_limited",
         f"This key may use {bucket.per_minute:,} tokens per minute (input, cache writes and output); {left:,} are left and this "
-        f"request may need {tokens:,}. There is room for it in {wait_s} s. {_WHO}",
+        f"request may need {tokens:,}. {room} in {wait_s} s. {_WHO}",
         retry_after_s=wait_s,
         should_retry=False if wait_s > RETRY_S_MAX else None,
     )
@@ -67,7 +69,7 @@ def exhausted(window: Window, limit: int, used: int, amount: int, at_ms: int) ->
 
 def code_of(window: Window) -> Code:
     # Money, though not the wallet's: 402.
-    return "balance_too_low" if window.unit == "nanos" else "rate_limited"
+    return "cap_reached" if window.unit == "nanos" else "rate_limited"
 
 
 def window_text(window: Window, limit: int, used: int, reserved: int) -> str:
@@ -79,8 +81,8 @@ def window_text(window: Window, limit: int, used: int, reserved: int) -> str:
 
 def _amount(window: Window, amount: int, *, up: bool = False) -> str:
     if window.unit == "nanos":
-        # To the hundredth of a cent; what is needed upwards, so that the sentence stays true.
-        step = 100_000
+        # To the hundredth of a cent, small amounts exactly; what is needed upwards, so that the sentence stays true.
+        step = 100_000 if amount >= 10_000_000 else 1
         return f"${format_usd(-(-amount // step) * step if up else amount // step * step)}"
     return counted(amount, window.unit.removesuffix("s"))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from gateway.ids import lowest_id
 from gateway.storage.database import WRITER_PRAGMAS, open_writer
 from gateway.storage.migrate import find_migrations, migrations_folder, schema_version
+from gateway.storage.users import count_by_plan
 
 DAY_MS = 86_400_000
 # Between two looks at the clock: some tenths of a millisecond of SQLite's work.
@@ -24,13 +25,13 @@ STEPS_BETWEEN_LOOKS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """When things last happened (ms since 1970; None: never), and wallets that are frozen now."""
+    """When things last happened (ms since 1970; None: never), and whose wallets are frozen now."""
 
     started_at_ms: int | None
     audited_at_ms: int | None
     backed_up_at_ms: int | None
     latest_at_ms: int | None
-    frozen_wallets: int
+    frozen: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,14 @@ def life(conn: sqlite3.Connection, backup_action: str) -> Life:
         audited_at_ms=conn.execute("select max(at_ms) from checkpoints").fetchone()[0],
         backed_up_at_ms=conn.execute("select max(at_ms) from audit_log where action = ?", (backup_action,)).fetchone()[0],
         latest_at_ms=latest or None,
-        frozen_wallets=conn.execute("select count(*) from accounts where frozen = 1").fetchone()[0],
+        frozen=tuple(row[0] for row in conn.execute(_FROZEN)),
     )
+
+
+def users_by_plan(conn: sqlite3.Connection) -> dict[str, int]:
+    """How many users have each plan; {} before schema 2, which brought plans."""
+    known = any(column[1] == "plan" for column in conn.execute("pragma table_info(users)"))
+    return count_by_plan(conn) if known else {}
 
 
 def growth(conn: sqlite3.Connection, at_ms: int, file_bytes: int, days: int, limit_s: float) -> Growth | None:
@@ -107,6 +114,10 @@ def growth(conn: sqlite3.Connection, at_ms: int, file_bytes: int, days: int, lim
     per_day = recent / seen_days
     return Growth(per_day, per_day * file_bytes / total)
 
+
+_FROZEN = """
+    select coalesce(u.name, a.name) from accounts as a left join users as u on u.id = a.user_id where a.frozen = 1 order by a.id
+"""
 
 # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -25,6 +25,7 @@ async def test_the_key_and_its_limits(tmp_path: Path) -> None:
         answer.assert_clean()
         assert answer.json == {
             "type": "key",
+            "id": alice.key.id,
             "name": "alice's key",
             "hint": alice.secret[:17],
             "user": "alice",

@@ -72,8 +72,8 @@ async def open_admin(data_dir: Path, *upstreams: str, more: str = ON, clock: Fak
     async with open_gateway(data_dir, *(upstreams or (NOWHERE,)), more=more, clock=clock) as gateway:
         made = await acts.perform(gateway.house.desk, "cli:tester", "admin_keys.create", {"name": "deploy"})
 
-        async def nothing_changed() -> dict[str, Any]:
-            return {"changed": [], "warnings": []}
+        async def nothing_changed(config: str | None) -> dict[str, Any]:
+            return {"config": config, "changed": [], "warnings": []}
 
         # `pagegrid serve` sets what reads its file again.
         gateway.house.desk.reload = nothing_changed
@@ -126,6 +126,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("upstreams.list", {}),
     ("upstreams.test", {"name": "up1"}),
     ("models.list", {}),
+    ("plans.list", {}),
     ("admin_keys.revoke", {"key_id": 1}),
 ]
 

@@ -224,7 +224,7 @@ def test_when_csv_is_meant(accept: str, as_csv: bool) -> None:
         ("key=9223372036854775808", "key: write a whole number from 1 to"),
         ("model=", "model: write 1 to 128 printable characters"),
         ("session=" + "x" * 129, "session: write at most 128 printable characters"),
-        ("cursor=x", "cursor: give the next_cursor of the page before, with the same group_by"),
+        ("cursor=x", "cursor: give the next_cursor of the page before, with the same grouping"),
         ("cursor=WzEuNV0", "cursor: give"),  # [1.5]
         ("cursor=WzEsMl0", "cursor: give"),  # [1,2]
         ("cursor=WzkyMjMzNzIwMzY4NTQ3NzU4MDdd", "cursor: give"),  # [2**63 - 1]

@@ -21,7 +21,7 @@ from gateway.cli.context import time_text
 from gateway.ids import render_id
 from gateway.storage.database import FILE_NAME
 from gateway.version import VERSION
-from tests.cli.tools import Shell, make_shell
+from tests.cli.tools import CONFIG, Shell, make_shell
 from tests.desk_tools import audit_rows, desk_house, make_ada, open_request, settle_request
 from tests.fakes import FakeClock
 from tests.ledger_tools import assert_books_balance
@@ -61,6 +61,10 @@ def test_a_user_from_first_to_last(shell: Shell) -> None:
     assert shell.ok("ledger", "audit") == "2 transfers: the books balance.\n"
     shell.ok("wallets", "freeze", "ada")
     assert "frozen     yes" in shell.ok("wallets", "show", "ada")
+    assert "active, wallet frozen" in shell.ok("users", "list")
+    shown = shell.ok("users", "show", "ada")
+    assert "state    active, wallet frozen\nbalance  $10.00\n" in shown and "low      told as the configuration says" in shown
+    assert shell.json("users", "show", "ada")["frozen"] is True
     assert shell.json("wallets", "unfreeze", "ada")["changed"] is True
     shell.ok("users", "disable", "ada", "--yes")
     assert shell.json("users", "list")[0]["disabled"] is True
@@ -128,7 +132,7 @@ def test_the_audit_log_is_listed_in_pages(shell: Shell) -> None:
     shell.ok("wallets", "freeze", "ada")
     listed = shell.run("audit", "list", "--limit", "2")
     assert [line.split()[0] for line in listed.stdout.splitlines()] == ["ID", "4", "3"]
-    assert '{"frozen": false} → {"frozen": true}' in listed.stdout and "There is more: add --before 3." in listed.stderr
+    assert listed.stdout.splitlines()[1].endswith("  frozen: no → yes") and "There is more: add --before 3." in listed.stderr
     older = shell.json("audit", "list", "--limit", "2", "--before", "3")
     assert [entry["subject"] for entry in older["entries"]] == ["user:bob", "user:ada"] and older["next_before"] is None
     assert len(shell.json("audit", "list", "--since", "5m", "--action", "users")["entries"]) == 3
@@ -136,7 +140,22 @@ def test_the_audit_log_is_listed_in_pages(shell: Shell) -> None:
         shell.json("audit", "list", "--since", "2000-01-01", "--subject", "user:ada")["entries"][0]["action"] == "wallets.freeze"
     )
     assert "Nothing of this kind" in shell.run("audit", "list", "--actor", "nobody").stderr
-    assert "since: write a day" in shell.refused("audit", "list", "--since", "yesterday")
+    for since in ("yesterday", "5x", "2026-02-30"):
+        assert "since: write a duration such as 90m, 12h or 7d, a day" in shell.refused("audit", "list", "--since", since)
+
+
+def test_the_audit_log_tells_people_what_was_set_and_no_more(shell: Shell) -> None:
+    shell.ok("users", "create", "ada")
+    shell.ok("wallets", "topup", "ada", "12.5", "--reference", "invoice 1")
+    key = shell.json(
+        "keys", "create", "ada", "--name", "laptop", "--models", "claude-haiku-5-5,claude-sonnet-5-5", "--expires", "1h"
+    )
+    shell.ok("keys", "update", "1", "--rpm", "0", "--models", "plan")
+    update, create, topup, _ = (line.split(maxsplit=6)[-1] for line in shell.ok("audit", "list").splitlines()[1:])
+    assert update == "models: claude-haiku-5-5|claude-sonnet-5-5 → -, rpm: - → 0"
+    named = f"user: ada, name: laptop, hint: {key['hint']}, models: claude-haiku-5-5|claude-sonnet-5-5, factor: 1, expires: 20"
+    assert create.startswith(named) and create.endswith("Z") and "null" not in create
+    assert topup == "transfer_id: 1, amount: $12.50, reference: invoice 1"
     assert "since: write a duration" in shell.refused("audit", "list", "--since", "5y")
 
 
@@ -407,6 +426,25 @@ def test_a_config_that_cannot_be_used_stops_what_needs_it(shell: Shell) -> None:
     shell.config.write_text(CONFIG_TYPO)
     assert "did you mean server.port?" in shell.refused("users", "create", "bob")
     assert len(shell.json("users", "list")) == 1  # reading needs no configuration
+
+
+def test_one_key_is_shown(shell: Shell) -> None:
+    shell.ok("users", "create", "ada")
+    made = shell.json("keys", "create", "ada", "--name", "laptop", "--rpm", "7", "--spend-per-day", "0.5")
+    shown = shell.ok("keys", "show", "1")
+    assert f"key         1 (laptop, {made['hint']}…)\nuser        ada\nstate       active\n" in shown
+    assert "own limits  rpm 7, $/day 0.50\nmodels      plan\nexpires     -\n" in shown and made["secret"] not in shown
+    assert shell.json("keys", "show", "1")["rpm"] == 7
+    assert "no such key" in shell.refused("keys", "show", "2")
+
+
+def test_plans_need_no_database(shell: Shell) -> None:
+    shell.config.write_text(CONFIG + '[plans.pro]\nrpm = 300\nspend_per_month = "200"\nmodels = ["claude-haiku-5-5"]\n')
+    first, second = (line.split() for line in shell.ok("plans", "list").splitlines()[1:])
+    assert first == ["default", "10", *"-------", "any", "any", "never", "1"]
+    assert second == ["pro", "300", *"-----", "200.00", "-", "claude-haiku-5-5", "any", "never", "1"]
+    assert [plan["spend_per_month"] for plan in shell.json("plans", "list")] == ["0.00", "200.00"]
+    assert not shell.data.exists()
 
 
 def test_models_need_no_database(shell: Shell) -> None:

@@ -26,7 +26,7 @@ from tests.desk_tools import audit_rows, desk_house
 
 async def test_the_door_answers_line_by_line_and_believes_no_actor(tmp_path: Path) -> None:
     async with open_door(tmp_path / "d") as house, visit(tmp_path / "d") as visitor:
-        assert await visitor.receive() == {"pagegrid": VERSION, "protocol": 1}
+        assert await visitor.receive() == {"pagegrid": VERSION, "protocol": 1, "port": None}
         assert (await visitor.act("users.create", name="ada"))["ok"]["name"] == "ada"
         assert (await visitor.act("users.create", name="ada"))["error"]["code"] == "invalid_request"
         assert "Extra inputs" in (await visitor.act("users.create", name="eve", id=7))["error"]["message"]

@@ -38,12 +38,23 @@ def test_a_good_file_is_in_force_when_the_command_returns_and_a_bad_one_changes_
             and "nothing was reloaded" in refused.stderr
         )
         config.write_text(DEMO)
-        refused = run(tmp_path, "reload")
-        assert refused.returncode == 1 and "tiny (1 user)" in refused.stderr
+        for words in (["reload"], ["config", "check"]):
+            refused = run(tmp_path, *words)
+            assert refused.returncode == 1 and "tiny (1 user)" in refused.stderr
         config.write_text(DEMO + "[server]\nport = 9\n[plans.tiny]\n")
         # The command line's port counts over the file's, as it did at the start.
         assert run(tmp_path, "reload").stderr == "Reloaded: plans.\n"
-        assert run(tmp_path, "reload").stderr == "Nothing had changed.\n"
+        assert run(tmp_path, "reload").stderr == f"Nothing had changed in {config}.\n"
+        # Naming the server's own file is right, another is refused: it would be ignored.
+        link = tmp_path / "link.toml"
+        link.symlink_to(config)
+        assert run(tmp_path, "reload", "--config", str(link)).returncode == 0
+        other = tmp_path / "other.toml"
+        other.write_text(DEMO + "[plans.tiny]\nrpm = 7\n")
+        refused = run(tmp_path, "reload", "--config", str(other))
+        assert (
+            refused.returncode == 1 and f"the server uses {config}" in refused.stderr and "nothing was reloaded" in refused.stderr
+        )
         code, _ = server.stop()
         assert code == 0
     refused = run(tmp_path, "reload")
@@ -55,6 +66,8 @@ def test_a_start_with_a_plan_in_use_that_is_not_declared_is_refused(tmp_path: Pa
     config.write_text(DEMO + "[plans.tiny]\n")
     assert run(tmp_path, "users", "create", "ada", "--plan", "tiny").returncode == 0
     config.write_text(DEMO)
+    check = run(tmp_path, "config", "check")
+    assert check.returncode == 1 and "tiny (1 user)" in check.stderr and "Traceback" not in check.stderr
     refused = run(tmp_path, "serve", "--port", "0")
     assert refused.returncode == 1 and "tiny (1 user)" in refused.stderr and "Traceback" not in refused.stderr
     # Commands work all the same, or nobody could be moved.

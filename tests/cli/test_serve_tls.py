@@ -57,6 +57,23 @@ def stream(server: Server, trust: ssl.SSLContext) -> None:
         assert answer.read().rstrip().endswith(b'{"type":"message_stop"}')
 
 
+def test_a_renewed_certificate_is_taken_over_told_and_remembered(tmp_path: Path) -> None:
+    """The names of its files are the old ones, so the configuration itself says nothing of it."""
+    files = make_certificate(tmp_path / "tls")
+    configure(tmp_path, files)
+    with serving(tmp_path) as server:
+        assert run(tmp_path, "reload").stderr.startswith("Nothing had changed in ")
+        renewed = make_certificate(tmp_path / "tls", "renewed")
+        files.certificate.write_bytes(renewed.certificate.read_bytes())
+        files.key.write_bytes(renewed.key.read_bytes())
+        assert run(tmp_path, "reload").stderr == "Reloaded: TLS certificate.\n"
+        stream(server, trusting(renewed))
+        assert run(tmp_path, "reload").stderr.startswith("Nothing had changed in ")
+        (entry,) = json.loads(run(tmp_path, "audit", "list", "--action", "configuration", "--json").stdout)["entries"]
+        assert entry["after"] == {"changed": ["TLS certificate"]}
+        assert server.stop()[0] == 0
+
+
 def test_a_stalled_handshake_does_not_keep_a_stop_waiting(tmp_path: Path) -> None:
     configure(tmp_path, make_certificate(tmp_path / "tls"))
     with serving(tmp_path) as server:

@@ -68,7 +68,7 @@ def look(shell: Shell, cost: int) -> None:
     empty = shell.run("usage", "report", "--start", "2020-01-01", "--end", "2020-01-31")
     assert empty.exit_code == 0 and "Nothing was used." in empty.stderr
     assert "start: write a day" in shell.refused("usage", "report", "--start", "yesterday")
-    assert "group_by: write one or more of day, model, key, user," in shell.refused("usage", "report", "--by", "week")
+    assert "by: write one or more of day, model, key, user," in shell.refused("usage", "report", "--by", "week")
     assert "there is no user" in shell.refused("usage", "report", "--user", "nobody")
 
 

@@ -99,8 +99,10 @@ async def test_parts_are_numbered_and_the_rest_follows(house: House) -> None:
     assert (rest["number"], rest["amount_usd"], rest["refunded_usd"]) == (3, "0.000083", COST)
     again = await refund(house, request)
     assert (again["applied"], again["number"], again["refunded_usd"]) == (False, 3, COST)
-    with pytest.raises(LedgerError, match=r"only \$0.00 can be refunded"):
-        await refund(house, request, "0.000000001", 4)
+    for number in (1, 4):
+        with pytest.raises(LedgerError, match=r"nothing is left to refund: all of the \$0.000123 that the wallet paid"):
+            await refund(house, request, "0.000000001", number)
+    assert (await refund(house, request, "0.00002", 1))["applied"] is False
     assert ada(house).available_nanos == usd("10")
 
 
@@ -109,7 +111,7 @@ async def test_parts_are_numbered_and_the_rest_follows(house: House) -> None:
     [
         ({"request_id": "req_0000000000000"}, "there is no request of this id"),
         ({"request_id": "msg_upstream"}, "there is no request of this id"),
-        ({"request_id": ""}, "there is no request of this id"),
+        ({"request_id": ""}, "`pagegrid usage get ID` shows it"),
         ({"amount": "0"}, "amount: '0' is out of range"),
         ({"amount": "-1"}, "write US dollars as plain digits"),
         ({"amount": "0.000123001"}, "only $0.000123 can be refunded"),

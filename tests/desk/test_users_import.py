@@ -107,6 +107,7 @@ carol,,,,,,new
 "gre
 ta",,,,,,
 hal,a,b,c,d,e,f,g
+Ada,nonsense,,,1,r1,
 ida,{long},,,,,
 """.format(long="x" * 600)
     told = (await refused(house, text)).splitlines()
@@ -130,7 +131,10 @@ ida,{long},,,,,
         (13, "key_name: carol is disabled"),
         (14, "name: write 1 to 64 letters"),
         (16, "8 cells, and the first line has 7 columns"),
-        (17, "email: longer than 500 characters"),
+        (17, "ada stands on line 5 already; one line per user"),
+        (17, "email: write an address such as"),
+        (17, "reference: that of line 2 again"),
+        (18, "email: longer than 500 characters"),
     ]
     for line, message in expected:
         assert any(each.startswith(f"line {line}: ") and message in each for each in told), (line, message, told)

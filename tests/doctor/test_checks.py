@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config import ConfigError, parse
+from gateway.config import ConfigError, load, parse
 from gateway.doctor import data
 from gateway.doctor.checks import CHECKS, examine
 from gateway.doctor.patient import Finding, Machine, Patient, Server, Verdict, look_at_machine, parse_version
@@ -131,6 +131,14 @@ def changed(path: str, mode: int) -> Callable[[Patient], Patient]:
     return plant
 
 
+ADA = "insert into users (id, name, role, plan, created_at_ms) values (1, 'ada', 'user', ?, 0)"
+
+
+def frozen(patient: Patient) -> Patient:
+    write(patient, ADA, "default")
+    return write(patient, "insert into accounts (id, kind, name, user_id, frozen) values (9, 'wallet', 'wallet:1', 1, 1)")
+
+
 def litestream(patient: Patient) -> Patient:
     (patient.data_dir / f".{FILE_NAME}-litestream").mkdir(mode=0o700)
     return patient
@@ -204,19 +212,20 @@ FAULTS = [
     Case("files", "warning", "holds a secret", open_token_file, ("config",)),
     pytest.param(Case("files", "failure", "user id 12345", owned_by_another), marks=root),
     Case("database", "failure", "damaged", damaged),
-    Case("database", "failure", "not a database", no_database, ("disk", "books", "backup", "clock")),
+    Case("database", "failure", "not a database", no_database, ("disk", "plans", "books", "backup", "clock")),
     Case("database", "failure", "newer release", lambda patient: write(patient, "pragma user_version = 99")),
     Case("database", "warning", "older release", lambda patient: write(patient, "pragma user_version = 1")),
-    Case("database", "warning", "not in WAL", lambda patient: write(patient, "pragma journal_mode = delete")),
+    Case("database", "warning", "not in WAL", lambda patient: running(write(patient, "pragma journal_mode = delete"))),
+    Case("plans", "failure", "pro (1 user)", lambda patient: write(patient, ADA, "pro")),
     Case("writers", "warning", "Litestream", litestream),
     Case("writers", "failure", "can corrupt the file", lambda patient: on_machine(sqlite=(3, 51, 2))(litestream(patient))),
-    Case("books", "warning", "1 wallet is frozen", lambda patient: write(patient, "update accounts set frozen = 1 where id = 3")),
+    Case("books", "warning", "the wallet of ada is frozen", frozen),
     Case("books", "warning", "has not proved the books for 4 h", lambda patient: running(later(patient, 4.5 / 24))),
     Case("backup", "warning", "8 days old", lambda patient: later(patient, 7)),
     Case(
         "backup",
         "warning",
-        "no backup was ever made",
+        "knows of no backup",
         lambda patient: write(
             write(patient, "drop trigger audit_log_no_delete"), "delete from audit_log where action = 'backup.create'"
         ),
@@ -249,6 +258,28 @@ def test_a_planted_fault_is_told_and_nothing_else_is(tmp_path: Path, case: Case)
 
 def faults(patient: Patient) -> list[tuple[str, Finding]]:
     return [(name, finding) for name, finding in examine(patient) if finding.verdict != "ok"]
+
+
+def test_a_copy_that_a_backup_made_is_well_before_its_first_start(tmp_path: Path) -> None:
+    patient = make_patient(tmp_path)
+    write(write(patient, "drop trigger audit_log_no_delete"), "delete from audit_log where action = 'backup.create'")
+    copy = tmp_path / "restored" / FILE_NAME
+    copy.parent.mkdir(mode=0o700)
+    with closing(sqlite3.connect(patient.database)) as conn:
+        conn.execute("vacuum into ?", (str(copy),))
+    copy.chmod(0o600)
+    restored = replace(patient, data_dir=copy.parent)
+    assert faults(restored) == []
+    assert any(name == "database" and "a copy as `pagegrid backup`" in finding.says for name, finding in examine(restored))
+
+
+def test_an_open_configuration_is_closed_by_the_next_step(tmp_path: Path) -> None:
+    patient = make_patient(tmp_path)
+    assert patient.config is not None
+    patient.config.write_text(CONFIG.format(more=""))
+    patient.config.chmod(0o644)
+    ((name, finding),) = faults(replace(patient, settings=load(patient.config, {})))
+    assert (name, finding.next_step) == ("config", f"chmod 600 {patient.config}")
 
 
 def test_every_check_has_a_planted_fault() -> None:
@@ -372,7 +403,7 @@ def test_a_stranger_on_the_port_of_a_running_server_is_told(tmp_path: Path) -> N
         silent.bind(("127.0.0.1", 0))
         found = faults(running(on_port(make_patient(tmp_path), silent.getsockname()[1])))
     ((name, finding),) = found
-    assert (name, finding.verdict) == ("port", "warning") and "another --host or --port" in finding.next_step
+    assert (name, finding.verdict) == ("port", "warning") and "started with another --host" in finding.next_step
 
 
 @needs_openssl
