@@ -245,8 +245,24 @@ def mangled(events: list[bytes], fate: random.Random) -> Iterator[bytes]:
 
 
 def _nonsense(fate: random.Random, depth: int = 0) -> Any:
-    names = ("type", "choices", "delta", "index", "usage", "error", "message", "content", "tool_calls", "function", "arguments",
-             "content_block", "id", "name", "text", "finish_reason", "stop_reason", "prompt_tokens", "output_tokens", "model")  # fmt: skip
+    names = [
+        "type",
+        "choices",
+        "delta",
+        "index",
+        "usage",
+        "error",
+        "message",
+        "content",
+        "tool_calls",
+        "function",
+        "arguments",
+        "content_block",
+        "id",
+        "name",
+        "text",
+    ]
+    names += ["finish_reason", "stop_reason", "prompt_tokens", "output_tokens", "model"]
     kinds = (
         "message_start",
         "content_block_start",
@@ -268,7 +284,7 @@ def _nonsense(fate: random.Random, depth: int = 0) -> Any:
 
 @each_client
 @each_upstream
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 async def test_whatever_an_upstream_says_the_books_balance_and_no_answer_is_cut_short_in_silence(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, client: Client, model: str, seed: int
 ) -> None:
@@ -279,7 +295,7 @@ async def test_whatever_an_upstream_says_the_books_balance_and_no_answer_is_cut_
     events = events_of(model, rich)
     own = (client is MESSAGES) == (model == "house-a")
     async with open_pair(tmp_path, balance="50") as pair:
-        for _ in range(40):
+        for _ in range(25):
             stream = b"".join(mangled(events, fate))
             step = fate.choice([1 << 20, 37])
             pair.upstream(model).script(sends(*(stream[at : at + step] for at in range(0, len(stream), step))))
@@ -314,7 +330,7 @@ async def test_whatever_a_whole_answer_is(tmp_path: Path, caplog: pytest.LogCapt
         return [bent(one) for one in value] if isinstance(value, list) else value
 
     async with open_pair(tmp_path, balance="50") as pair:
-        for _ in range(120):
+        for _ in range(60):
             body = json.dumps(bent(json.loads(good))).encode()
             head = b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
             pair.upstream(model).script(scripts.raw(head + body, keep=True))
