@@ -245,24 +245,8 @@ def mangled(events: list[bytes], fate: random.Random) -> Iterator[bytes]:
 
 
 def _nonsense(fate: random.Random, depth: int = 0) -> Any:
-    names = [
-        "type",
-        "choices",
-        "delta",
-        "index",
-        "usage",
-        "error",
-        "message",
-        "content",
-        "tool_calls",
-        "function",
-        "arguments",
-        "content_block",
-        "id",
-        "name",
-        "text",
-    ]
-    names += ["finish_reason", "stop_reason", "prompt_tokens", "output_tokens", "model"]
+    names = ["type", "choices", "delta", "index", "usage", "error", "message", "content", "tool_calls", "function", "arguments"]
+    names += ["content_block", "id", "name", "text", "finish_reason", "stop_reason", "prompt_tokens", "output_tokens", "model"]
     kinds = (
         "message_start",
         "content_block_start",
