@@ -96,6 +96,7 @@ async def admit(walk: Walk, inbound: Inbound, key: Key, model: Model, call: Call
         admitted_ms=now_ms - inbound.received_ms,
         input_estimate=asked.input_tokens,
         cached_estimate=asked.cached_tokens,
+        output_max=(call.max_tokens or max(member.max_output_tokens for member in walk.catalog.members(model))) * call.choices,
         discount=discount,
     )
     walk.running[inbound.request_id] = running

@@ -43,13 +43,14 @@ _TRANSLATED_HEADERS: dict[Dialect, Headers] = {"anthropic": (*_JSON, ("anthropic
 
 @dataclass(frozen=True, slots=True)
 class WholeAnswer:
-    """`body` is the client's; `reading` is of the upstream's own."""
+    """`body` is the client's; `reading` and `told_bytes` are of the upstream's own."""
 
     deployment: Deployment
     status: int
     headers: Headers
     body: bytes
     reading: WholeReading
+    told_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +210,7 @@ async def _accept(
         reading = bridge.meter_whole(body)
         if not reading.is_message and reading.usage is None:
             raise not_an_answer(content_type)  # an error told with status 200, half a body: nothing that could be charged
-        return WholeAnswer(deployment, incoming.status, headers, bridge.answer(body), reading)
+        return WholeAnswer(deployment, incoming.status, headers, bridge.answer(body), reading, len(body))
     if content_type != "text/event-stream":
         raise not_an_answer(content_type)
     splitter = Splitter()

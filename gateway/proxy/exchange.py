@@ -162,7 +162,7 @@ def _whole_outcome(running: Running, answer: WholeAnswer) -> Outcome:
     reading = answer.reading
     flags = usage_flags(answer.deployment.model, reading.model, reading.unknown_fields, reading.malformed)
     if reading.usage is None:
-        usage = missing_usage(running, len(answer.body))
+        usage = missing_usage(running, answer.told_bytes)
         return Outcome(answer.deployment, usage, "estimated", (*flags, USAGE_MISSING), answer.status)
     return Outcome(answer.deployment, reading.usage, "reported", flags, answer.status)
 

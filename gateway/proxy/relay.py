@@ -75,6 +75,7 @@ class StreamRelay:
         self._ending: Ending = ""
         self._dry: ClientError | None = None
         self._covered_tokens = 0
+        self._slice_tokens = walk.rules.output_hold_tokens * running.call.choices
         now_ms = walk.clock.now_ms()
         self._started_ms = now_ms
         self._read_ms = now_ms
@@ -133,7 +134,7 @@ class StreamRelay:
             self._stop("too_long")
         elif now_ms - self._written_ms >= PING_AFTER_MS and self._writing_since_ms is None:
             self._walk.spawn(self._ping())
-        if self._meter.visible_bytes == self._visible_bytes_seen and self._running.call.thinking_hidden:
+        if self._meter.visible_bytes == self._visible_bytes_seen and self._bridge.thinking_hidden:
             self._silent_s += 1
             try:
                 self._keep_hold_above_cost()
@@ -224,24 +225,22 @@ class StreamRelay:
 
     def _replace_estimate(self) -> None:
         """message_start has the true input: the estimate made from bytes gives way to it, before any text passes."""
-        running, rules = self._running, self._walk.rules
-        limit = running.call.max_tokens or running.model.max_output_tokens
-        self._cover(min(limit, rules.output_hold_tokens))
+        self._cover(min(self._running.output_max, self._slice_tokens))
 
     def _keep_hold_above_cost(self) -> None:
         """Raise the hold by a slice when 80 % of what it covers was made.
 
         Raises ClientError if nothing can be raised: RanDry, or what the limit says that stops it.
         """
-        meter, rules = self._meter, self._walk.rules
+        meter, limit = self._meter, self._running.output_max
         if not meter.started:
             return
-        made = running_output_tokens(meter.visible_bytes, self._silent_s, rules.tokens_per_second_max, meter.last_reported_output)
-        limit = self._running.call.max_tokens or self._running.model.max_output_tokens
+        speed = self._walk.rules.tokens_per_second_max * self._running.call.choices
+        made = running_output_tokens(meter.visible_bytes, self._silent_s, speed, meter.last_reported_output)
         if made * 100 < self._covered_tokens * RAISE_AT_PERCENT or self._covered_tokens >= limit:
             return
         before = self._covered_tokens
-        self._cover(min(limit, max(before, made) + rules.output_hold_tokens))
+        self._cover(min(limit, max(before, made) + self._slice_tokens))
         if self._covered_tokens <= before:
             raise self._why_dry()
 

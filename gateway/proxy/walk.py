@@ -124,6 +124,7 @@ class Running:
     admitted_ms: int
     input_estimate: int
     cached_estimate: int
+    output_max: int
     discount: Discount | None
     attempts: list[AttemptRow] = field(default_factory=list)
     had_progress: bool = False

@@ -59,6 +59,9 @@ class Crossing:
 
 
 class Bridge(Protocol):
+    thinking_hidden: bool
+    """The upstream may think at length and show nothing of it."""
+
     def request(self) -> bytes:
         """The body for the upstream. Raises ClientError for what cannot be carried."""
         ...
@@ -155,6 +158,7 @@ class _Verbatim:
 class AnthropicBridge(_FromAnthropic, _Verbatim):
     def __init__(self, crossing: Crossing) -> None:
         self._call, self._model = crossing.call, crossing.model
+        self.thinking_hidden = crossing.call.thinking_hidden
         self._renamed = self._model != self._call.model
         self._started = False
 
@@ -175,6 +179,7 @@ class AnthropicBridge(_FromAnthropic, _Verbatim):
 class OpenAIBridge(_FromOpenAI, _Verbatim):
     def __init__(self, crossing: Crossing) -> None:
         self._call, self._model = crossing.call, crossing.model
+        self.thinking_hidden = crossing.call.thinking_hidden
         self._renamed = self._model != self._call.model
 
     def request(self) -> bytes:
@@ -192,6 +197,9 @@ class OpenAIBridge(_FromOpenAI, _Verbatim):
 
 class AnthropicToOpenAIBridge(_FromOpenAI):
     """An Anthropic client on an OpenAI upstream."""
+
+    # Reasoning models there think unasked, and most show nothing of it.
+    thinking_hidden = True
 
     def __init__(self, crossing: Crossing) -> None:
         self._crossing = crossing
@@ -242,6 +250,7 @@ class OpenAIToAnthropicBridge(_FromAnthropic):
     def __init__(self, crossing: Crossing) -> None:
         self._crossing = crossing
         call = crossing.call
+        self.thinking_hidden = call.thinking_hidden
         self._functions = openai_to_anthropic.asks_for_functions(call.body)
         self._stream = openai_to_anthropic_stream.StreamTranslator(
             call.model, crossing.answer_id, crossing.created, include_usage=call.usage_asked, functions=self._functions

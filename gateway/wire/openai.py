@@ -120,6 +120,8 @@ def parse_chat(body: bytes, *, default_max_tokens: int = 0) -> Call:
         fast=fields.get("service_tier") in (b'"priority"', b'"fast"'),
         # Reasoning models think unless they are told not to, and most show nothing of it. It sizes the hold only.
         thinking_hidden=fields.get("reasoning_effort") != b'"none"',
+        # What an Anthropic upstream signed is given to clients in these, and comes back in them.
+        thinking_signed=b'"thinking_blocks"' in body,
         choices=choices,
         session=session,
         # Costs a hash of the prompt, so that only clients that name no conversation pay for it.

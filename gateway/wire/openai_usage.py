@@ -91,6 +91,11 @@ class ChatUsageReader:
         """None as long as nobody told."""
         return self.total().output_tokens if _COMPLETION in self._counts else None
 
+    @property
+    def reasoning_tokens(self) -> int | None:
+        """A part of the output; None if nobody told."""
+        return self._counts.get(_REASONING)
+
     def total(self) -> Usage:
         counts = self._counts
         read, written = self._most(_READ), self._most(_WRITTEN)

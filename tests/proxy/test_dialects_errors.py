@@ -250,7 +250,9 @@ async def test_an_outage_is_told_as_one_though_the_other_kind_could_not_have_tak
 @whole_or_stream
 @each_client
 @pytest.mark.parametrize("model", ["both-a", "both-o", "any-a"])
-@pytest.mark.parametrize("script", [scripts.refuse(500), scripts.refuse(429), scripts.cut("request"), scripts.html()])
+@pytest.mark.parametrize(
+    "script", [scripts.refuse(500), scripts.refuse(429), scripts.cut("request"), scripts.html(), scripts.zipped()]
+)
 async def test_the_other_kind_takes_over(tmp_path: Path, client: Client, model: str, stream: bool, script: Any) -> None:
     first = "gpt" if model == "both-o" else "claude"
     async with open_pair(tmp_path) as pair:
@@ -265,16 +267,23 @@ async def test_the_other_kind_takes_over(tmp_path: Path, client: Client, model: 
 
 
 @whole_or_stream
-async def test_signed_thinking_stays_with_the_kind_that_signed_it(tmp_path: Path, stream: bool) -> None:
+@each_client
+async def test_signed_thinking_stays_with_the_kind_that_signed_it(tmp_path: Path, client: Client, stream: bool) -> None:
+    blocks = [{"index": 0, "type": "thinking", "thinking": "t", "signature": "c2ln"}]
+    chat_signed = [SIGNED[0], {"role": "assistant", "content": "x", "thinking_blocks": blocks}, SIGNED[2]]
+    messages = SIGNED if client is MESSAGES else chat_signed
     async with open_pair(tmp_path) as pair:
+        for model in ("both-a", "both-o"):
+            assert (await pair.ask(client, model, stream=stream, messages=messages)).status == 200
+        assert len(pair.claude.journal) == 2 and all(b"c2ln" in seen.body for seen in pair.claude.journal)
         pair.claude.default = scripts.refuse(529)
         for model in ("both-a", "both-o"):
-            answer = await pair.ask(MESSAGES, model, stream=stream, messages=SIGNED)
-            assert answer.status in (529, 503) and "signed" in MESSAGES.error(answer)["message"]
+            answer = await pair.ask(client, model, stream=stream, messages=messages)
+            assert answer.status in (529, 503) and "signed" in client.error(answer)["message"]
         assert pair.gpt.journal == []
-        # Where only the other kind serves the model, nobody could read it: it is left out.
-        assert (await pair.ask(MESSAGES, "house-o", stream=stream, messages=SIGNED)).status == 200
-        assert b"c2ln" not in pair.gpt.journal[0].body
+        # Where only the other kind serves the model, nobody could read it; what is translated leaves it out.
+        assert (await pair.ask(client, "house-o", stream=stream, messages=messages)).status == 200
+        assert (b"c2ln" in pair.gpt.journal[0].body) == (client is CHAT)
         await pair.assert_settled()
 
 

@@ -15,11 +15,10 @@ from gateway.errors import UpstreamError
 from gateway.usage import Usage, tokens_of_bytes
 from gateway.wire.anthropic_to_openai.ids import ClientIds
 from gateway.wire.anthropic_to_openai.refusal import known_message, read_problem
+from gateway.wire.openai_usage import ChatUsageReader
 
 Json = dict[str, Any]
 
-# Above this a count is a mistake.
-_COUNT_MAX = 10**9
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _STOP_REASONS = {
@@ -159,27 +158,14 @@ class Counted:
 
 
 def read_usage(answer: Mapping[str, object]) -> Counted | None:
-    """The usage of an answer or a chunk, None if it has none.
+    """The usage of an answer or a chunk, None if it has none: what is shown is what the meter charges.
 
-    prompt_tokens contains what was read from and written to a cache (DeepSeek names the former prompt_cache_hit_tokens);
-    completion_tokens contains reasoning. Groq's streams carry it as x_groq.usage.
+    Groq's streams carry it as x_groq.usage, Moonshot's in a choice.
     """
-    usage = answer.get("usage")
-    if not isinstance(usage, dict):
-        usage = as_dict(answer.get("x_groq")).get("usage")
-    if not isinstance(usage, dict):
-        return None
-    prompt, output = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
-    if prompt is None and output is None:
-        return None
-    details = as_dict(usage.get("prompt_tokens_details"))
-    prompt = prompt or 0
-    cached = min(prompt, _count(details.get("cached_tokens")) or _count(usage.get("prompt_cache_hit_tokens")) or 0)
-    written = min(prompt - cached, _count(details.get("cache_write_tokens")) or 0)
-    read = Usage(
-        input_tokens=prompt - cached - written, output_tokens=output or 0, cache_write_5m_tokens=written, cache_read_tokens=cached
-    )
-    return Counted(read, _count(as_dict(usage.get("completion_tokens_details")).get("reasoning_tokens")))
+    reader = ChatUsageReader()
+    for usage in (as_dict(answer.get("x_groq")).get("usage"), first_choice(answer).get("usage"), answer.get("usage")):
+        reader.read(usage)
+    return Counted(reader.total(), reader.reasoning_tokens) if reader.told else None
 
 
 def estimated_usage(input_tokens: int, output_bytes: int) -> Counted:
@@ -198,10 +184,6 @@ def render_usage(counted: Counted) -> Json:
     if counted.thinking_tokens is not None:
         shown["output_tokens_details"] = {"thinking_tokens": min(counted.thinking_tokens, usage.output_tokens)}
     return shown
-
-
-def _count(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value <= _COUNT_MAX else None
 
 
 def first_choice(answer: object) -> Json:
