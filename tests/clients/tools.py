@@ -26,7 +26,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -407,6 +407,7 @@ async def openclaw(
     secret: str,
     *,
     model: str = "claude-sonnet-5-5",
+    api: Literal["anthropic-messages", "openai-completions"] = "anthropic-messages",
     base_url: str = "",
     message: str = "say hi",
     home: Path | None = None,
@@ -415,9 +416,9 @@ async def openclaw(
     """`openclaw agent --local --json` with the configuration of our docs page (PROTOCOL.md, "OpenClaw")."""
     home = home or scene.home()
     provider = {
-        "baseUrl": base_url or scene.url,
+        "baseUrl": base_url or scene.url + ("/v1" if api == "openai-completions" else ""),
         "apiKey": secret,
-        "api": "anthropic-messages",
+        "api": api,
         "models": [{"id": model, "name": model, "contextWindow": 200_000, "maxTokens": 8192, "input": ["text", "image"]}],
     }
     config = {
