@@ -1,4 +1,4 @@
-"""The real OpenClaw in its anthropic-messages dialect. It takes some ten seconds to start, so that turns are told two at a time.
+"""The real OpenClaw in both of its APIs. It takes some ten seconds to start, so that turns are told two at a time.
 
 What its user sees of a refusal is OpenClaw's own wording; ours stands beside it, in what it logs.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.access import make_secret
-from tests.clients.tools import SAID, Scene, needs_openclaw, open_scene, openclaw, together
+from tests.clients.tools import GPT, LOCAL, LOCAL_THERE, SAID, Scene, needs_openclaw, open_scene, openclaw, together
 from tests.gateway_tools import MODEL
 from tests.upstream import contains
 from tests.upstreams import scripts
@@ -88,5 +88,71 @@ async def test_a_stream_that_breaks_is_told_and_an_overload_is_tried_again(scene
     assert broken.code == 1 and "broke off" in broken.err
     assert overloaded.code == 0 and SAID in overloaded.out
     assert sorted(visit.status for visit in scene.asked) == [200, 200, 529]
+    assert sorted(row["source"] for row in await scene.gateway.usage_rows()) == ["partial", "reported"]
+    await scene.assert_settled()
+
+
+# ── openai-completions, and an OpenAI upstream ───────────────────────────────────────────────────────────────────────
+
+
+async def test_tool_turns_wherever_one_side_speaks_openai(scene: Scene) -> None:
+    alice = await scene.gateway.make_user("alice")
+    note = scene.folder / "note.txt"
+    note.write_text("the secret word is kumquat")
+    scene.up.when(contains(b"the secret word is"), scripts.answer(Reply(text=("It is kumquat.",))))
+    look = Reply(text=("Let me look.",), thinking=("hm",), tool="read", tool_input={"path": str(note)})
+    scene.up.default = scripts.answer(look)
+    runs = await together(
+        openclaw(scene, alice.secret, api="openai-completions", model=MODEL),
+        openclaw(scene, alice.secret, api="openai-completions", model=LOCAL),
+        openclaw(scene, alice.secret, api="anthropic-messages", model=GPT),
+    )
+    for ran in runs:
+        assert ran.code == 0 and "It is kumquat." in ran.out, ran.told
+    asked, served = [visit.path for visit in scene.asked], [(seen.path, seen.model) for seen in scene.served]
+    assert sorted(asked) == ["/v1/chat/completions"] * 4 + ["/v1/messages"] * 2
+    assert sorted(served) == (
+        [("/v1/chat/completions", LOCAL_THERE)] * 2 + [("/v1/chat/completions", GPT)] * 2 + [("/v1/messages", MODEL)] * 2
+    )
+    # It renames tool ids here as well, in the call and in its result alike.
+    for seen in scene.served:
+        if b"the secret word is" not in seen.body:
+            continue
+        turn = next(message for message in seen.json["messages"] if message["role"] == "assistant")
+        if seen.is_chat:
+            (call,), found = turn["tool_calls"], [message for message in seen.json["messages"] if message["role"] == "tool"]
+            assert [message["tool_call_id"] for message in found] == [call["id"]]
+        else:
+            (use,) = [block for block in turn["content"] if block["type"] == "tool_use"]
+            blocks = [block for message in seen.json["messages"] for block in message["content"]]
+            assert [block["tool_use_id"] for block in blocks if block["type"] == "tool_result"] == [use["id"]]
+    assert [row["source"] for row in await scene.gateway.usage_rows()] == ["reported"] * 6
+    await scene.assert_settled()
+
+
+async def test_refusals_in_the_openai_api(scene: Scene) -> None:
+    alice, poor = await scene.gateway.make_user("alice"), await scene.gateway.make_user("poor", "0")
+    api = "openai-completions"
+    refused, bad_key, no_model = await together(
+        openclaw(scene, poor.secret, api=api),
+        openclaw(scene, make_secret("sk-pgrid-"), api=api),
+        openclaw(scene, alice.secret, api=api, model="claude-nobody-9"),
+    )
+    assert refused.code == 1 and "The wallet cannot pay for this request" in refused.err
+    assert bad_key.code == 1 and "This key is unknown here" in bad_key.err
+    assert no_model.code == 1 and "claude-nobody-9 is not offered here" in no_model.err
+    assert sorted(visit.status for visit in scene.asked) == [401, 402, 404]
+    assert scene.served == []
+    await scene.assert_settled()
+
+
+async def test_a_broken_stream_and_an_overload_in_the_openai_api_are_tried_again(scene: Scene) -> None:
+    alice = await scene.gateway.make_user("alice")
+    # A stream that breaks is sent anew up to eight times here, and never in the other API; all that was made is charged.
+    scene.up.script(scripts.cut("middle", reply=Reply(text=("some ",) * 20)), scripts.refuse(529))
+    ran = await openclaw(scene, alice.secret, api="openai-completions")
+    assert ran.code == 0 and SAID in ran.out
+    assert "broke off" in ran.err and "is overloaded" in ran.err
+    assert [visit.status for visit in scene.asked] == [200, 529, 200]
     assert sorted(row["source"] for row in await scene.gateway.usage_rows()) == ["partial", "reported"]
     await scene.assert_settled()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.tools import Scene, environment, open_scene, run
+from tests.gateway_tools import until
 from tests.upstream import Billed
 from tests.upstreams import scripts
 
@@ -65,3 +66,19 @@ async def test_the_tap_tells_what_was_asked_and_answered(scene: Scene) -> None:
     assert scene.asked[1].told.startswith("No key was sent")
     assert scene.asked[0].body == scene.served[0].body
     await scene.assert_settled()
+
+
+async def test_the_tap_tells_an_answer_that_did_not_wait_for_the_body(scene: Scene) -> None:
+    host, port = scene.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    for _ in range(2):
+        writer.write(b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"{}")
+        assert head.startswith(b"HTTP/1.1 401")
+        if b"connection: close" in head.lower():
+            break
+        await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+    writer.close()
+    await until(lambda: all(visit.body == b"{}" for visit in scene.asked))
+    assert {visit.status for visit in scene.asked} == {401}

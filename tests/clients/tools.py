@@ -26,7 +26,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -109,12 +109,12 @@ needs_openclaw = pytest.mark.skipif(
 
 @dataclass(eq=False)
 class Visit:
-    """One request as it came from the client, and the bytes of its answer so far."""
+    """One request as it came from the client (`body` once all of it came), and the bytes of its answer so far."""
 
     method: str
     target: str
     headers: dict[str, str]
-    body: bytes
+    body: bytes = b""
     answer: bytearray = field(default_factory=bytearray)
 
     @property
@@ -206,14 +206,22 @@ class Tap:
 
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visits: list[Visit]) -> None:
         pending = b""
+        length: int | None = None  # of the body that is being read; None: a head comes next
         while data := await reader.read(65_536):
             pending += data
-            while (taken := _take_request(pending)) is not None:
-                visit, pending = taken
-                visits.append(visit)
-                self.journal.append(visit)
-                if visit.method == "CONNECT":
-                    return  # to the world, through us: closed without an answer
+            while True:
+                if length is None:
+                    # Noted before its body came: a refusal may not wait for that.
+                    if (taken := _take_head(pending)) is None:
+                        break
+                    visit, length, pending = taken
+                    visits.append(visit)
+                    self.journal.append(visit)
+                    if visit.method == "CONNECT":
+                        return  # to the world, through us: closed without an answer
+                if len(pending) < length:
+                    break
+                visits[-1].body, pending, length = pending[:length], pending[length:], None
             writer.write(data)
             await writer.drain()
 
@@ -226,7 +234,8 @@ class Tap:
             await writer.drain()
 
 
-def _take_request(data: bytes) -> tuple[Visit, bytes] | None:
+def _take_head(data: bytes) -> tuple[Visit, int, bytes] | None:
+    """A request, the length of its body, and what follows the head."""
     head, blank, rest = data.partition(b"\r\n\r\n")
     if not blank:
         return None
@@ -234,8 +243,7 @@ def _take_request(data: bytes) -> tuple[Visit, bytes] | None:
     method, target, _ = line.split(" ")
     headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
     assert "transfer-encoding" not in headers, "no client was seen to send chunks: teach the tap to read them"
-    length = int(headers.get("content-length", "0"))
-    return (Visit(method, target, headers, rest[:length]), rest[length:]) if len(rest) >= length else None
+    return Visit(method, target, headers), int(headers.get("content-length", "0")), rest
 
 
 # ── the scene ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -407,6 +415,7 @@ async def openclaw(
     secret: str,
     *,
     model: str = "claude-sonnet-5-5",
+    api: Literal["anthropic-messages", "openai-completions"] = "anthropic-messages",
     base_url: str = "",
     message: str = "say hi",
     home: Path | None = None,
@@ -415,9 +424,9 @@ async def openclaw(
     """`openclaw agent --local --json` with the configuration of our docs page (PROTOCOL.md, "OpenClaw")."""
     home = home or scene.home()
     provider = {
-        "baseUrl": base_url or scene.url,
+        "baseUrl": base_url or scene.url + ("/v1" if api == "openai-completions" else ""),
         "apiKey": secret,
-        "api": "anthropic-messages",
+        "api": api,
         "models": [{"id": model, "name": model, "contextWindow": 200_000, "maxTokens": 8192, "input": ["text", "image"]}],
     }
     config = {
