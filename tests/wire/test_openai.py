@@ -295,10 +295,10 @@ def test_any_object_is_read_or_refused_and_never_breaks_us(value: dict[str, Any]
 
 def test_a_body_of_nothing_but_members_is_read_without_a_stall() -> None:
     body = b'{"model":"a","messages":[{"image_url":1},' + b",".join([b'{"":[]}'] * 300_000) + b'],"stream_options":{}}'
-    began = time.perf_counter()
+    began = time.process_time()
     call = parse_chat(body)
     assert call.text_bytes == len(body) and json.loads(ask_for_usage(body))["stream_options"] == {"include_usage": True}
-    assert time.perf_counter() - began < 2  # some 60 ms
+    assert time.process_time() - began < 2  # some 60 ms
 
 
 # --- asking for usage ---
