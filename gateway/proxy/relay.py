@@ -321,12 +321,15 @@ class StreamRelay:
     def _outcome(self, source: Source, status: int = 200) -> Outcome:
         meter, deployment = self._meter, self._answer.deployment
         flags = usage_flags(deployment.model, meter.model, meter.unknown_fields, meter.malformed)
+        reason = "" if meter.ended else self._ending or "cut"
         if not meter.started and not meter.visible_bytes:
             return Outcome(deployment, None, source, flags, status, self._ending or "nothing_seen")
         if not meter.usage.prompt_tokens and not meter.output_reported and not meter.malformed:
-            return estimated_outcome(self._running, deployment, meter.visible_bytes, flags)
+            # Servers of OpenAI's kind tell their usage last: what ended before is charged by its bytes, and ended as any other.
+            estimated = estimated_outcome(self._running, deployment, meter.visible_bytes, flags)
+            return dataclasses.replace(estimated, source=source, status=status, reason=reason)
         usage = meter.usage if source == "reported" else estimated_usage(meter)
-        return Outcome(deployment, usage, source, flags, status, "" if meter.ended else self._ending or "cut")
+        return Outcome(deployment, usage, source, flags, status, reason)
 
 
 def estimated_outcome(running: Running, deployment: Deployment, output_bytes: int, flags: tuple[str, ...]) -> Outcome:
