@@ -179,7 +179,8 @@ class OpenAIBridge(_FromOpenAI):
         return b""
 
     def refusal(self, status: int, body: bytes) -> tuple[int, bytes]:
-        return status, body
+        # llama.cpp says 500 to a picture that it cannot see: told so, the client mends it, and the server is not taken for ill.
+        return (400 if status >= 500 and anthropic_to_openai.is_clients_fault(body) else status), body
 
 
 class AnthropicToOpenAIBridge(_FromOpenAI):
