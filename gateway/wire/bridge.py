@@ -194,6 +194,10 @@ class OpenAIBridge(_FromOpenAI, _Verbatim):
             return b""
         return rename_chunk_model(event, self._call.model) if self._renamed else event
 
+    def refusal(self, status: int, body: bytes) -> tuple[int, bytes]:
+        # llama.cpp says 500 to a picture that it cannot see: told so, the client mends it, and the server is not taken for ill.
+        return (400 if status >= 500 and anthropic_to_openai.is_clients_fault(body) else status), body
+
 
 class AnthropicToOpenAIBridge(_FromOpenAI):
     """An Anthropic client on an OpenAI upstream."""

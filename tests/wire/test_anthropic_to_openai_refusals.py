@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.wire.anthropic_to_openai import translate_refusal
+from gateway.wire.bridge import Crossing, OpenAIBridge
+from gateway.wire.openai import parse_chat
 
 OVERFLOW = "input length and `max_tokens` exceed context limit: {} + {} > {}, decrease input length or `max_tokens` and try again"
 TOO_LONG = "prompt is too long: {} tokens > {} maximum"
@@ -142,6 +144,7 @@ WORDINGS: list[tuple[str, str | dict[str, Any], str]] = [
     ("OpenAI", "You uploaded an unsupported image. Please make sure your image is valid.", "capability_rejected: image_block"),
     ("vLLM", "At most 4 image(s) may be provided in one prompt.", "capability_rejected: media_budget"),
     ("DeepSeek", "messages[1]: unknown variant `file`, expected `text`", "capability_rejected: document_block"),
+    ("llama.cpp", "unsupported content[].type", "capability_rejected: document_block"),
     ("OpenAI", "Invalid value: 'file'. Supported values are: 'text'.", "capability_rejected: document_block"),
 ]
 
@@ -183,6 +186,24 @@ def test_every_other_message_is_kept(message: str) -> None:
         400,
         {"type": "invalid_request_error", "message": message},
     )
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "told_status"),
+    [
+        (500, "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj", 400),
+        (500, "The server had an error while processing your request.", 500),
+        (422, "image input is not supported", 422),
+        (503, "Loading model", 503),
+    ],
+)
+def test_a_client_of_the_servers_own_dialect_hears_its_own_words_as_a_fault_that_it_can_mend(
+    status: int, message: str, told_status: int
+) -> None:
+    call = parse_chat(b'{"model":"m","messages":[{"role":"user","content":"hi"}]}')
+    bridge = OpenAIBridge(Crossing(call, "m", max_output_tokens=100, input_estimate=1, answer_id="chatcmpl-1", created=0))
+    body = json.dumps({"error": {"code": status, "message": message, "type": "server_error"}}).encode()
+    assert bridge.refusal(status, body) == (told_status, body)
 
 
 @pytest.mark.parametrize(

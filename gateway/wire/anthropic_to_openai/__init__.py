@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from gateway.wire.anthropic_to_openai.answer import translate_answer
 from gateway.wire.anthropic_to_openai.fields import DROPPED, REFUSED
-from gateway.wire.anthropic_to_openai.refusal import translate_refusal
+from gateway.wire.anthropic_to_openai.refusal import is_clients_fault, translate_refusal
 from gateway.wire.anthropic_to_openai.request import translate_request, wants_thinking
 from gateway.wire.anthropic_to_openai.stream import StreamTranslator
 
@@ -22,6 +22,7 @@ __all__ = [
     "DROPPED",
     "REFUSED",
     "StreamTranslator",
+    "is_clients_fault",
     "translate_answer",
     "translate_refusal",
     "translate_request",

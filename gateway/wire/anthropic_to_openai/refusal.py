@@ -102,7 +102,9 @@ _CLASSES = tuple(
         ),
         (
             "document_block",
-            r"(?:variant|part type|content type|type|value)\W{1,4}file\b|not support (?:file|pdf|document)|file_data"
+            # Of the parts that we make, a file is the only one that llama.cpp does not know.
+            r"unsupported content\[\]\.type"
+            r"|(?:variant|part type|content type|type|value)\W{1,4}file\b|not support (?:file|pdf|document)|file_data"
             r"|file input is not supported|(?:could not|cannot|failed to) (?:process|parse|read) (?:the )?(?:pdf|file|document)",
         ),
     )
@@ -132,6 +134,12 @@ def translate_refusal(status: int, body: bytes) -> tuple[int, bytes]:
         return 400, _render("invalid_request_error", told, problem.message)
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
     return status, _render(kind, problem.message or f"The upstream refused the request with status {status} and no message.", "")
+
+
+def is_clients_fault(body: bytes) -> bool:
+    """Whether an error answer says what the client is known to be able to mend, whatever its status."""
+    problem = read_problem(_decoded(body))
+    return problem is not None and known_message(problem) != ""
 
 
 def known_message(problem: Problem) -> str:
