@@ -11,6 +11,7 @@ from gateway.cli.check import check
 from gateway.cli.config import config
 from gateway.cli.context import Program, where_options
 from gateway.cli.doctor import doctor
+from gateway.cli.invites import invites
 from gateway.cli.keys import keys
 from gateway.cli.ledger import ledger
 from gateway.cli.models import models
@@ -19,6 +20,7 @@ from gateway.cli.serve import serve
 from gateway.cli.upstreams import upstreams
 from gateway.cli.usage import usage
 from gateway.cli.users import users
+from gateway.cli.vouchers import vouchers
 from gateway.cli.wallets import wallets
 from gateway.version import VERSION
 
@@ -31,6 +33,23 @@ def main() -> None:
 
 
 for command in (
-    *(serve, reload, users, wallets, keys, admin_keys, usage, models, upstreams, ledger, audit, backup, config, check, doctor),
+    *(
+        serve,
+        reload,
+        users,
+        invites,
+        wallets,
+        vouchers,
+        keys,
+        admin_keys,
+        usage,
+        models,
+        upstreams,
+        ledger,
+        audit,
+        backup,
+        config,
+    ),
+    *(check, doctor),
 ):
     main.add_command(command)

@@ -182,7 +182,7 @@ async def disable_totp_of(desk: Desk, actor: str, *, user: str) -> dict[str, Any
 
     found, changed, ended = await desk.writer.run(job)
     desk.sessions.drop(ended)
-    desk.gate.pardon(found["id"])
+    desk.gate.pardon(found["id"], found["name"].lower(), found["email"] or "")
     return {"id": found["id"], "name": found["name"], "changed": changed, "sessions_ended": len(ended)}
 
 

@@ -78,7 +78,8 @@ class CodeNeeded(ClientError):
 async def sign_in(desk: Desk, visit: Visit, *, name: str, password: str, code: str | None = None) -> SignedIn:
     """`name` is a name or an e-mail address. Raises ClientError: `unauthenticated`, CodeNeeded, `rate_limited` after too many
     tries of this account or from this address; HouseError while too many sign in."""
-    account_tried = name.strip().lower()[:EMAIL_CHARS_MAX]
+    # What is no text (half an emoji of a broken form) is nobody's name either.
+    account_tried = name.strip().lower()[:EMAIL_CHARS_MAX].encode(errors="replace").decode()
     desk.gate.knock(visit.address, account_tried, desk.clock.now_ms())
     account = await look(desk, lambda conn: credentials.find_account(conn, account_tried))
     stored = None if account is None or account.disabled else account.password_hash
