@@ -36,7 +36,7 @@ class Pace:
 class TooManyTries(ClientError):
     def __init__(self, wait_ms: int) -> None:
         wait_s = -(-wait_ms // 1000)
-        super().__init__("rate_limited", f"Too many failed tries; try again in {wait_s} s.", retry_after_s=wait_s)
+        super().__init__("rate_limited", f"Too many tries; try again in {wait_s} s.", retry_after_s=wait_s)
 
 
 class Throttle:

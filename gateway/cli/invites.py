@@ -40,7 +40,7 @@ def invites() -> None:
 @click.option("--note", default="", help="For yourself.")
 @json_option
 def create(place: Place, credit: str, plan: str, email: str | None, expires: str, note: str, as_json: bool) -> None:
-    """Make an invite, where web.signup is "invite" or "open". Its token is shown this once; whoever has it can make one account."""
+    """Make an invite, where web.signup is "invite" or "open". Its token, shown this once, makes one account."""
     made = perform(place, "invites.create", credit=credit, plan=plan, email=email, expires=expires, note=note)
     if as_json:
         print_json(made)

@@ -15,6 +15,7 @@ import sqlite3
 from typing import Any
 
 from gateway.access import DEFAULT_PLAN, hash_secret
+from gateway.admins import party_of
 from gateway.book import Wallet
 from gateway.desk.checks import check_email, check_note, check_user_name, money, parse_amount, parse_duration_ms, refused
 from gateway.desk.desk import Desk
@@ -127,8 +128,8 @@ async def _join(desk: Desk, visit: Visit, name: str, password: str, invite: Invi
     check_password(password, name, email or "")
     now_ms = desk.clock.now_ms()
     # Counted whether it goes well or not: accounts are not made by the dozen.
-    desk.gate.rare.check(visit.address, now_ms)
-    desk.gate.rare.count(visit.address, now_ms)
+    desk.gate.rare.check(party_of(visit.address), now_ms)
+    desk.gate.rare.count(party_of(visit.address), now_ms)
     plan = invite.plan if invite else DEFAULT_PLAN
     if plan not in desk.plans:
         raise refused("this invite is for a plan that is no more; ask whoever invited you for another")

@@ -8,6 +8,7 @@
     POST /logout         sign_out(desk, visit, session)
     /welcome/TOKEN       find_welcome(desk, token)                     → whose link it is, or None
                          redeem_link(desk, visit, token=…, password=…) → SignedIn, or raises CodeNeeded
+    every form           csrf_token(token), is_csrf_token(token, sent)   in gateway/sessions.py
     /settings            list_sessions, end_session, end_other_sessions; more in desk/credentials.py
 
 Refusals are ClientErrors whose `param` names the field beside which they stand. Whoever is not let in learns nothing of who there

@@ -17,7 +17,7 @@ from gateway.desk.checks import NAME_CHARS_MAX, check_email, check_user_name, ge
 from gateway.desk.desk import Desk
 from gateway.desk.history import load_history
 from gateway.desk.jobs import whole
-from gateway.storage import audit_log, keys, sessions, users, wallets
+from gateway.storage import audit_log, credentials, keys, sessions, users, wallets
 from gateway.storage.ledger import LedgerWriter
 from gateway.storage.readonly import snapshot
 
@@ -99,7 +99,9 @@ def list_users(conn: sqlite3.Connection) -> list[dict[str, Any]]:
 def show_user(conn: sqlite3.Connection, *, user: str) -> dict[str, Any]:
     with snapshot(conn):
         found = get_user(conn, user)
-        return {**found, **_state_of_wallet(conn, found["id"])}
+        account = credentials.get_account(conn, found["id"])
+        sign_in = {"has_password": account.password_hash is not None, "totp": account.totp}
+        return {**found, **_state_of_wallet(conn, found["id"]), **sign_in}
 
 
 async def check_plans_in_use(desk: Desk, plans: Mapping[str, Plan]) -> None:
