@@ -34,7 +34,7 @@ LINK_MS = HOUR_MS
 @whole
 async def change_password(desk: Desk, visit: Visit, session: Session, *, password: str, new_password: str) -> SignedIn:
     """All sessions end, this one too: the new one takes its place."""
-    stored = await _prove(desk, visit, session, password)
+    await _prove(desk, visit, session, password)
     account = await look(desk, lambda conn: credentials.get_account(conn, session.user_id))
     check_password(new_password, account.name, account.email or "", param="new_password")
     encoded = await desk.gate.hasher.run(functools.partial(hash_password, new_password))
@@ -43,7 +43,6 @@ async def change_password(desk: Desk, visit: Visit, session: Session, *, passwor
 
     def job(ledger: LedgerWriter) -> tuple[Session, list[int]]:
         now = check_session(ledger.conn, session)
-        _check_still(now.password_hash, stored)
         credentials.set_password(ledger.conn, now.user_id, encoded, at_ms)
         credentials.end_links(ledger.conn, now.user_id, at_ms)
         ended = sessions.delete_user_sessions(ledger.conn, now.user_id)
@@ -227,8 +226,9 @@ async def create_link(desk: Desk, actor: str, *, user: str) -> dict[str, Any]:
 # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _prove(desk: Desk, visit: Visit, session: Session, password: str) -> str:
-    """That it is still they; returns the hash that was verified. Counts as a try to sign in. Raises ClientError."""
+async def _prove(desk: Desk, visit: Visit, session: Session, password: str) -> None:
+    """That it is still they. Counts as a try to sign in. Raises ClientError. (Should the password be changed right afterwards,
+    the session ends with it, and so does what was to be done.)"""
     account_tried = session.user_name.lower()
     desk.gate.knock(visit.address, account_tried, desk.clock.now_ms())
     account = await look(desk, lambda conn: credentials.get_account(conn, session.user_id))
@@ -236,12 +236,6 @@ async def _prove(desk: Desk, visit: Visit, session: Session, password: str) -> s
     if account.password_hash is None or not right:
         raise refused("password: this is not your password", "password")
     desk.gate.let_in(visit.address, account_tried)
-    return account.password_hash
-
-
-def _check_still(now: str | None, verified: str) -> None:
-    if now != verified:
-        raise ClientError("unauthenticated", "Your password was changed meanwhile; sign in again.")
 
 
 def _record(ledger: LedgerWriter, at_ms: int, visit: Visit, session: Session, action: str, **after: Any) -> None:

@@ -120,13 +120,9 @@ class Gate:
         self._addresses.count(party_of(address), now_ms)
         self._accounts.count(account, now_ms)
 
-    def give_back(self, address: str, account: str) -> None:
-        """The password was right, but a code is owed: the try does not count, earlier ones do."""
-        self._addresses.give_back(party_of(address))
-        self._accounts.give_back(account)
-
     def let_in(self, address: str, account: str) -> None:
-        """It was they. The address keeps its other failures: who has an account could go on guessing at others from there."""
+        """The password was right. The address keeps its other failures: who has an account could go on guessing at others from
+        there."""
         self._addresses.give_back(party_of(address))
         self._accounts.clear(account)
 

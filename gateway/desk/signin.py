@@ -90,12 +90,10 @@ async def sign_in(desk: Desk, visit: Visit, *, name: str, password: str, code: s
         raise _wrong()
     if needs_rehash(stored):
         stored = await _rehash(desk, account.user_id, stored, password)
-    if account.totp and not code:
-        desk.gate.give_back(visit.address, account_tried)
-        raise CodeNeeded(desk.gate.tickets.issue(account.user_id, stored, desk.clock.now_ms()))
-    signed_in = await _admit(desk, visit, account, stored, code)
     desk.gate.let_in(visit.address, account_tried)
-    return signed_in
+    if account.totp and not code:
+        raise CodeNeeded(desk.gate.tickets.issue(account.user_id, stored, desk.clock.now_ms()))
+    return await _admit(desk, visit, account, stored, code)
 
 
 @whole
