@@ -95,7 +95,7 @@ class FailedAttempts:
 
     def check(self, address: str, now_ms: int) -> None:
         """Raises ClientError `rate_limited` while the bucket is empty, for right keys too: whether one is right is not told."""
-        wait_ms = self._full_at_ms.get(_party(address), 0) - (FAILURES_MAX - 1) * FAILURE_MS - now_ms
+        wait_ms = self._full_at_ms.get(party_of(address), 0) - (FAILURES_MAX - 1) * FAILURE_MS - now_ms
         if wait_ms > 0:
             wait_s = -(-wait_ms // 1000)
             raise ClientError(
@@ -103,14 +103,15 @@ class FailedAttempts:
             )
 
     def note(self, address: str, now_ms: int) -> None:
-        party = _party(address)
+        party = party_of(address)
         self._full_at_ms[party] = max(now_ms, self._full_at_ms.pop(party, 0)) + FAILURE_MS
         if len(self._full_at_ms) > ADDRESSES_MAX:
             # `note` puts whoever failed last at the end.
             del self._full_at_ms[next(iter(self._full_at_ms))]
 
 
-def _party(address: str) -> str:
+def party_of(address: str) -> str:
+    """Who failures from an address are counted for: the address itself, of IPv6 its /64."""
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -3,7 +3,8 @@
 twice a second    how late the event loop is
 every second      each open stream looks at what no event would tell it
 every 5 seconds   whose balance fell below its threshold
-every minute      a hold that no running request owns is resolved as a crash's would be, and rings: it is our bug
+every minute      sessions of the pages: who was seen, which have ended
+                  a hold that no running request owns is resolved as a crash's would be, and rings: it is our bug
                   usage is rolled up
 every hour        audit since the last checkpoint
                   detail past its retention is pruned (by whole days, so mostly nothing)
@@ -22,6 +23,7 @@ from dataclasses import replace
 from gateway.desk.desk import Desk
 from gateway.desk.ledger import run_audit
 from gateway.desk.rollups import RollUp, prove_rollups, prune
+from gateway.desk.signin import keep_sessions
 from gateway.ids import render_id
 from gateway.metrics import alarm, loop_lag_ms
 from gateway.notices import LOOK_EVERY_S, Notifier
@@ -49,6 +51,9 @@ def start_chores(walk: Walk, desk: Desk, notifier: Notifier, retention_days: Cal
     async def roll_up() -> None:
         await rolling.run(desk)
 
+    async def keep() -> None:
+        await keep_sessions(desk)
+
     async def prune_detail() -> None:
         await prune(desk, retention_days())
 
@@ -66,6 +71,7 @@ def start_chores(walk: Walk, desk: Desk, notifier: Notifier, retention_days: Cal
         (LOOK_EVERY_S, notifier.look),
         (MINUTE_S, watch),
         (MINUTE_S, roll_up),
+        (MINUTE_S, keep),
         (HOUR_S, audit_recent),
         # Not every day: a server that is restarted every night would never come to it.
         (HOUR_S, prune_detail),

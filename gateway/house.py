@@ -25,6 +25,7 @@ from gateway.chores import start_chores
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
 from gateway.desk.desk import Desk
+from gateway.desk.gate import Gate, GateRules
 from gateway.desk.history import read_history
 from gateway.desk.ledger import tell_findings
 from gateway.errors import HouseError
@@ -35,7 +36,8 @@ from gateway.money import ONE
 from gateway.notices import Notifier
 from gateway.proxy.walk import Door, Releases, Rules, Station, Walk
 from gateway.router import Deployment, Router
-from gateway.storage import admin_keys, audit, database, folder, keys, migrate, recovery, wallets
+from gateway.sessions import SessionRing
+from gateway.storage import admin_keys, audit, database, folder, keys, migrate, recovery, sessions, wallets
 from gateway.storage.writer import Writer
 from gateway.switchboard import Switchboard
 from gateway.upstreams.demo import DemoTransport
@@ -102,6 +104,7 @@ async def open_house(settings: Settings, data_dir: Path, clock: Clock | None = N
                 await house.notifier.close()
                 for transport in house.transports.values():
                     await transport.close()
+                house.desk.gate.hasher.close()
                 await house.writer.close()
     finally:
         lock.release()
@@ -155,6 +158,7 @@ async def _build(
         releases=releases,
     )
     path = data_dir / database.FILE_NAME
+    at_ms, now_ms = clock.at_ms(), clock.now_ms()
     switchboard = Switchboard(settings, walk.router, stations, clock)
     desk = Desk(
         database=path,
@@ -168,9 +172,15 @@ async def _build(
         key_prefix=settings.brand.key_prefix,
         upstreams=switchboard,
         admins=AdminRing(admin_keys.load_live_admin_keys(conn)),
+        sessions=SessionRing(sessions.load_sessions(conn, at_ms), at_ms, now_ms),
+        gate=Gate(build_gate_rules(settings)),
         booted_above_id=booted_above_id,
     )
     return House(settings, data_dir, walk, desk, writer, reader, transports, notifier)
+
+
+def build_gate_rules(settings: Settings) -> GateRules:
+    return GateRules(settings.web.signup, settings.web.require_totp_for_admins, settings.brand.name)
 
 
 def build_stations(settings: Settings, transports: Transports) -> dict[str, Station]:

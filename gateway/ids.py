@@ -12,8 +12,8 @@ from __future__ import annotations
 import secrets
 
 _COUNTER_BITS = 20
-_DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
+DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_VALUES = {digit: value for value, digit in enumerate(DIGITS)}
 _TEXT_DIGITS = 13
 _PREFIX = "req_"
 
@@ -40,7 +40,7 @@ def render_id(request_id: int) -> str:
     digits = []
     for _ in range(_TEXT_DIGITS):
         request_id, value = divmod(request_id, 32)
-        digits.append(_DIGITS[value])
+        digits.append(DIGITS[value])
     return _PREFIX + "".join(reversed(digits))
 
 

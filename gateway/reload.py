@@ -21,7 +21,7 @@ from gateway.desk.desk import Desk
 from gateway.desk.history import read_history
 from gateway.desk.users import check_plans_in_use
 from gateway.errors import ClientError
-from gateway.house import House, build_caps, build_deployments, build_rules, build_stations
+from gateway.house import House, build_caps, build_deployments, build_gate_rules, build_rules, build_stations
 from gateway.storage import database
 from gateway.switchboard import Switchboard
 
@@ -79,6 +79,7 @@ def _apply(house: House, settings: Settings) -> None:
     walk.keys.set_plans(settings.plans)
     desk.plans = settings.plans
     desk.key_prefix = settings.brand.key_prefix
+    desk.gate.rules = build_gate_rules(settings)
     house.notifier.configure(settings.notices, settings.webhook_secret)
     desk.upstreams = Switchboard(settings, walk.router, walk.stations, walk.clock)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic_core import PydanticUndefined
 
-from gateway.config import Billing, Brand, Logging, Notices, Route, Server, Settings, Timeouts, Usage, parse
+from gateway.config import Billing, Brand, Logging, Notices, Route, Server, Settings, Timeouts, Usage, Web, parse
 from gateway.config.errors import options_of
 from gateway.config.models import WEB_SEARCH_DEFAULT_NANOS
 from gateway.config.sections import LISTS, NAMED, NESTED, SECTIONS, PlanOptions
@@ -52,7 +52,7 @@ def test_the_example_as_shipped_is_the_defaults_and_one_upstream() -> None:
     settings = read(EXAMPLE.read_text(encoding="utf-8"))
     assert (settings.server, settings.brand, settings.billing) == (Server(), Brand(), Billing())
     assert (settings.timeouts, settings.logging) == (Timeouts(), Logging())
-    assert (settings.usage, settings.notices) == (Usage(), Notices())
+    assert (settings.usage, settings.notices, settings.web) == (Usage(), Notices(), Web())
     assert settings.plans == read(MAIN).plans
     assert settings.upstreams == read(MAIN).upstreams
     assert list(settings.catalog) == list(read(MAIN).catalog)
@@ -61,7 +61,7 @@ def test_the_example_as_shipped_is_the_defaults_and_one_upstream() -> None:
 def test_the_example_loads_with_every_option_in_force(whole_example: Settings) -> None:
     assert (whole_example.server, whole_example.brand, whole_example.billing) == (Server(), Brand(), Billing())
     assert (whole_example.timeouts, whole_example.logging) == (Timeouts(), Logging())
-    assert (whole_example.usage, whole_example.notices) == (Usage(), Notices())
+    assert (whole_example.usage, whole_example.notices, whole_example.web) == (Usage(), Notices(), Web())
     assert whole_example.plans["default"].models == {"claude-sonnet-5-5", "claude-haiku-5-5"}
     cheaper = Route("main", "provider-model-7", Factor.parse("0.9"))
     assert whole_example.routes["house-model"] == (cheaper, Route("reserve", "house-model"))

@@ -15,7 +15,25 @@ ROOT = Path(__file__).parent.parent / "gateway"
 FLOORS: dict[str, int] = {
     **dict.fromkeys(("money", "usage", "clock", "ids", "errors", "metrics", "version"), 0),
     "wire": 1,
-    **dict.fromkeys(("access", "admins", "catalog", "pricing", "estimates", "limits", "health", "router", "book", "data"), 2),
+    **dict.fromkeys(
+        (
+            "access",
+            "admins",
+            "sessions",
+            "passwords",
+            "passcodes",
+            "throttle",
+            "catalog",
+            "pricing",
+            "estimates",
+            "limits",
+            "health",
+            "router",
+            "book",
+            "data",
+        ),
+        2,
+    ),
     **dict.fromkeys(("storage", "upstreams"), 3),
     **dict.fromkeys(("proxy", "desk"), 4),
     **dict.fromkeys(("config", "chores", "notices", "switchboard", "house", "reload"), 5),
@@ -27,6 +45,7 @@ NEIGHBOURS = {
     ("metrics", "usage"),  # tokens are counted by their classes
     ("access", "limits"),  # a plan says what its keys may do
     ("admins", "access"),  # a kind of key
+    ("sessions", "access"),  # a token is hashed as a key is
     ("catalog", "pricing"),  # a model carries its list price
     ("estimates", "pricing"),  # what may be is priced as what was
     ("router", "pricing"),  # a deployment carries its price

@@ -195,3 +195,14 @@ async def test_reloads_under_load_lose_no_request(tmp_path: Path) -> None:
         assert sum(row["cost_nanos"] for row in rows) == 100 * 10**9 - gateway.balance(alice)
         assert MODEL in {row["model"] for row in rows}
         await gateway.assert_settled()
+
+
+async def test_who_may_make_an_account_follows_a_reload(tmp_path: Path) -> None:
+    async with open_gateway(tmp_path, "http://127.0.0.1:1") as gateway:
+        with pytest.raises(ClientError, match="invites open nothing here"):
+            await act(gateway.house, "invites.create")
+        more = '[web]\nsignup = "invite"\nrequire_totp_for_admins = true\n[brand]\nname = "Acme"\n'
+        assert set(await reload(gateway.house, read(tmp_path, "http://127.0.0.1:1", more=more))) == {"web", "brand"}
+        await act(gateway.house, "invites.create")
+        rules = gateway.house.desk.gate.rules
+        assert (rules.totp_for_admins, rules.issuer) == (True, "Acme")

@@ -53,6 +53,7 @@ OFFERED: Mapping[str, tuple[str, str]] = {
     "users.enable": ("POST", "Let a user in again: keys that were not revoked work again."),
     "users.set_plan": ("POST", "Put a user on a plan: it says what their keys do not say themselves."),
     "users.set_low_balance": ("POST", 'From which balance on a user is told of: US dollars, "default" or "off".'),
+    "users.end_sessions": ("POST", "Sign a user out of the pages everywhere."),
     "users.import": ("POST", "Make many users, with top-ups and keys, from the text of a CSV file; all of it or nothing."),
     "wallets.show": ("GET", "What is in a wallet, and its latest transfers, newest first."),
     "wallets.topup": ("POST", "Put US dollars in (`amount` is a text). A `reference` repeated moves nothing again."),
@@ -73,6 +74,14 @@ OFFERED: Mapping[str, tuple[str, str]] = {
     "admin_keys.list": ("GET", "All admin keys that there ever were."),
     "admin_keys.show": ("GET", "One admin key, by its number."),
     "admin_keys.revoke": ("POST", "End an admin key, be it the one that asks: it is dead when this is answered."),
+    "invites.list": ("GET", "All invites that there ever were."),
+    "invites.create": ("POST", "Invite somebody to make an account. The answer has the token of the link, this once."),
+    "invites.revoke": ("POST", "End an invite that was not used."),
+    "vouchers.batches": ("GET", "Batches of vouchers, with how many were redeemed."),
+    "vouchers.list": ("GET", "Vouchers, newest first; `next_before` of an answer, as `before`, leads to older ones."),
+    "vouchers.create": ("POST", "Make `count` vouchers of US dollars each. The answer has their codes, this once."),
+    "vouchers.void": ("POST", "End one voucher, or all of a batch that are open."),
+    "vouchers.redeem": ("POST", "Redeem a voucher into a user's wallet, once."),
     "audit.list": (
         "GET",
         "What was administered, newest first; `next_before` of an answer, as `before`, leads to older entries.",
@@ -91,6 +100,9 @@ OFFERED: Mapping[str, tuple[str, str]] = {
 # What is done on the server itself, and why.
 NOT_OFFERED: Mapping[str, str] = {
     "backup.create": "it writes a file of the caller's choice on the server's disk; run `pagegrid backup` there",
+    # A key that got into wrong hands must not become somebody's session, least of all an admin's.
+    "users.set_password": "a password is set on the server alone, with `pagegrid users set-password`",
+    "users.disable_totp": "a second factor is taken off on the server alone, with `pagegrid users disable-totp`",
     # Whoever got hold of one key could make another, and revoking the first would not shut them out.
     "admin_keys.create": "admin keys are made on the server alone, with `pagegrid admin-keys create`",
 }

@@ -11,6 +11,7 @@ from gateway.cli.check import check
 from gateway.cli.config import config
 from gateway.cli.context import Program, where_options
 from gateway.cli.doctor import doctor
+from gateway.cli.invites import invites
 from gateway.cli.keys import keys
 from gateway.cli.ledger import ledger
 from gateway.cli.models import models
@@ -20,6 +21,7 @@ from gateway.cli.serve import serve
 from gateway.cli.upstreams import upstreams
 from gateway.cli.usage import usage
 from gateway.cli.users import users
+from gateway.cli.vouchers import vouchers
 from gateway.cli.wallets import wallets
 from gateway.version import VERSION
 
@@ -36,7 +38,9 @@ for command in (
         serve,
         reload,
         users,
+        invites,
         wallets,
+        vouchers,
         keys,
         admin_keys,
         usage,

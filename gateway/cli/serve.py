@@ -35,6 +35,8 @@ from gateway.version import VERSION
 logger = logging.getLogger(__name__)
 
 BUSY_WAIT_S = 2
+# Where the page stands that the admin's one-time link opens, such as "/welcome"; None: there is none yet, and no link is made.
+WELCOME_PATH: str | None = None
 
 
 @click.command()
@@ -80,7 +82,7 @@ async def _serve(place: Place, settings: Settings, host: str | None, port: int |
             async with serving(house, settings.server.host, settings.server.port, tls) as bound:
                 # The port first: a key that was made for a start that fails would never be shown. The door last: a user that
                 # is made in between would pass for an earlier start's.
-                credentials = await first_start(house.desk, settings.billing.demo_credit_nanos) if demo else None
+                credentials = await _first_start(house, settings) if demo else None
                 await stack.enter_async_context(serve_door(house.desk, data_dir, bound))
                 for warning in (*settings.warnings, *(tls.warnings if tls else ())):
                     click.echo(f"Warning: {warning}", err=True)
@@ -98,6 +100,10 @@ async def _serve(place: Place, settings: Settings, host: str | None, port: int |
                 "unavailable", f"cannot listen on {where}: {error.strerror or error}; choose another with --host or --port"
             ) from None
     click.echo("Stopped; all settled.", err=True)
+
+
+async def _first_start(house: House, settings: Settings) -> Credentials | None:
+    return await first_start(house.desk, settings.billing.demo_credit_nanos, link=WELCOME_PATH is not None)
 
 
 class _Reloader:
@@ -213,12 +219,19 @@ def _greet(settings: Settings, local_url: str, credentials: Credentials | None, 
 
 def _first_words(settings: Settings, url: str, credentials: Credentials) -> str:
     secret, credit = credentials.secret, format_usd(credentials.credit_nanos)
+    welcome = ""
+    if credentials.link_token is not None:
+        welcome = f"""
+Open the pages, and choose your password (this link works once, within an hour):
+
+  {url}{WELCOME_PATH}/{credentials.link_token}
+"""
     return f"""
 Welcome to {settings.brand.name}. This first start made a user "{credentials.user}" (an admin), a wallet with ${credit}
 of demo credit, and a key. The key is shown this once:
 
   {secret}
-
+{welcome}
 Ask it something:
 
   curl {url}/v1/messages \\

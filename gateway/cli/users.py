@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from gateway.cli.context import (
     Refusal,
     confirm,
     counted,
+    is_interactive,
     json_option,
     out,
     place_options,
@@ -28,6 +30,7 @@ from gateway.cli.context import (
 from gateway.cli.desk_client import perform
 from gateway.desk.user_rows import BYTES_MAX
 from gateway.money import format_usd
+from gateway.passwords import CHARS_MAX
 
 
 @click.group()
@@ -132,6 +135,60 @@ def enable(place: Place, user: str, as_json: bool) -> None:
     _tell(perform(place, "users.enable", user=user), "enabled", as_json)
 
 
+@users.command("set-password", short_help="Set a password, by which somebody signs in to the pages.")
+@place_options
+@click.argument("user")
+@click.option("--stdin", "from_stdin", is_flag=True, help="Read it from standard input (one line); else it is asked for.")
+@json_option
+def set_password(place: Place, user: str, from_stdin: bool, as_json: bool) -> None:
+    """Set USER's password: 12 to 128 characters. Their sessions end; a second factor stays."""
+    if from_stdin:
+        # Never an argument: those stand in the shell's history and in the list of processes.
+        password = _read_line()
+    elif is_interactive():
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    else:
+        raise click.UsageError("There is nobody to ask: add --stdin, and write the password there.")
+    result = perform(place, "users.set_password", user=user, password=password)
+    if as_json:
+        print_json(result)
+        return
+    say(f"The password of {result['name']} is set.{_ended(result)}")
+
+
+@users.command("disable-totp", short_help="Take off the second factor of somebody who lost it.")
+@place_options
+@click.argument("user")
+@yes_option
+@json_option
+def disable_totp(place: Place, user: str, yes: bool, as_json: bool) -> None:
+    """Take off USER's second factor and recovery codes, which they have lost. The password stays; their sessions end."""
+
+    def question() -> str:
+        name = perform(place, "users.show", user=user)["name"]
+        return f"Take off the second factor of {name}? Be sure that it is they who ask."
+
+    confirm(yes, question)
+    result = perform(place, "users.disable_totp", user=user)
+    if as_json:
+        print_json(result)
+        return
+    say(f"{result['name']} {'has' if result['changed'] else 'had'} no second factor.{_ended(result)}")
+
+
+@users.command("end-sessions")
+@place_options
+@click.argument("user")
+@json_option
+def end_sessions(place: Place, user: str, as_json: bool) -> None:
+    """Sign USER out of the pages everywhere; keys go on working."""
+    result = perform(place, "users.end_sessions", user=user)
+    if as_json:
+        print_json(result)
+        return
+    say(f"{result['name']} is signed out everywhere.{_ended(result)}")
+
+
 @users.command("import", short_help="Make many users, with top-ups and keys, from a CSV file.")
 @place_options
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -202,6 +259,19 @@ def low_balance(place: Place, user: str, amount: str, as_json: bool) -> None:
 
 def _threshold(nanos: int | None) -> str:
     return "as the configuration says" if nanos is None else f"below {usd(format_usd(nanos))}" if nanos else "never"
+
+
+def _read_line() -> str:
+    try:
+        line = sys.stdin.readline(8 * CHARS_MAX)
+        line.encode()
+    except UnicodeError:
+        raise Refusal("invalid_request", "the password on standard input is not UTF-8 text") from None
+    return line.removesuffix("\n").removesuffix("\r")
+
+
+def _ended(result: dict[str, int]) -> str:
+    return f" {counted(result['sessions_ended'], 'session')} ended." if result["sessions_ended"] else ""
 
 
 def _tell(result: dict[str, object], state: str, as_json: bool) -> None:

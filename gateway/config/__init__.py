@@ -42,6 +42,7 @@ from gateway.config.sections import (
     Timeouts,
     UpstreamOptions,
     Usage,
+    Web,
     validation_context,
 )
 from gateway.config.upstreams import Upstream, build_upstreams, is_loopback
@@ -60,6 +61,7 @@ __all__ = [
     "Timeouts",
     "Upstream",
     "Usage",
+    "Web",
     "default_paths",
     "load",
     "parse",
@@ -84,6 +86,7 @@ class Settings:
     logging: Logging
     usage: Usage
     notices: Notices
+    web: Web
     plans: Plans
     upstreams: tuple[Upstream, ...]
     catalog: Catalog
@@ -186,6 +189,7 @@ def parse(text: str, origin: str, environ: Mapping[str, str], secrets: Secrets =
     logging = _section(data, "logging", Logging, findings)
     usage = _section(data, "usage", Usage, findings)
     notices = _section(data, "notices", Notices, findings)
+    web = _section(data, "web", Web, findings)
     if bool(server.tls_certificate_file) != bool(server.tls_key_file):
         missing = "tls_key_file" if server.tls_certificate_file else "tls_certificate_file"
         findings.add(("server", missing), "a certificate and its key belong together; name both files, or neither")
@@ -220,6 +224,7 @@ def parse(text: str, origin: str, environ: Mapping[str, str], secrets: Secrets =
         logging=logging,
         usage=usage,
         notices=notices,
+        web=web,
         plans=plans,
         upstreams=upstreams,
         catalog=catalog,
@@ -243,6 +248,7 @@ def _settings_without_file() -> Settings:
         logging=Logging(),
         usage=Usage(),
         notices=Notices(),
+        web=Web(),
         plans=PLANS_WITHOUT_FILE,
         upstreams=(demo,),
         catalog=catalog,

@@ -338,6 +338,11 @@ class Notices(Options):
     webhook_secret_file: Annotated[str, AfterValidator(_path)] = ""
 
 
+class Web(Options):
+    signup: Literal["closed", "invite", "open"] = "closed"
+    require_totp_for_admins: bool = False
+
+
 class PlanOptions(Options):
     """What keys of a plan's users may do where they say nothing themselves; 0 is unlimited, no `models` are all."""
 
@@ -423,6 +428,7 @@ SECTIONS: dict[str, type[Options]] = {
     "logging": Logging,
     "usage": Usage,
     "notices": Notices,
+    "web": Web,
 }
 # Sections of which there are any number, each with a name of its own: [plans.NAME].
 NAMED: dict[str, type[Options]] = {"plans": PlanOptions}

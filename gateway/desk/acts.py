@@ -4,6 +4,8 @@
     READS       (conn, …)           on any reader's connection, with or without a house
     DECLARED    (declared, …)       from the configuration alone
 
+What people do at a page about their own sign-in is no act by name: `signin.py`, `credentials.py`, `invites.py` have it.
+
 Arguments are keywords, checked strictly against the function's own signature: what it does not name is refused. The log has one
 line for each act that a running house performed: who, what, about whom, and what became of it.
 """
@@ -30,6 +32,8 @@ from gateway.desk import (
     audit,
     backup,
     configuration,
+    credentials,
+    invites,
     keys,
     models,
     notices,
@@ -41,6 +45,7 @@ from gateway.desk import (
     usage_reports,
     users,
     users_import,
+    vouchers,
     wallets,
 )
 from gateway.desk.desk import Declared, Desk
@@ -50,7 +55,7 @@ from gateway.storage import database
 logger = logging.getLogger(__name__)
 
 # Arguments that say what an act is about; the log has them.
-SUBJECTS = ("user", "file", "name", "key_id", "amount", "reference", "request_id")
+SUBJECTS = ("user", "file", "name", "key_id", "amount", "reference", "request_id", "batch", "voucher_id", "invite_id")
 # A short plain text: providers' secrets and our own are longer than this.
 _LOGGABLE = re.compile(r"[\w.@: -]{1,64}", re.ASCII)
 
@@ -64,6 +69,14 @@ WRITES: Mapping[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "users.set_plan": users.set_plan,
     "users.import": users_import.import_users,
     "users.set_low_balance": notices.set_low_balance,
+    "users.set_password": credentials.set_password,
+    "users.disable_totp": credentials.disable_totp_of,
+    "users.end_sessions": credentials.end_sessions_of,
+    "invites.create": invites.create_invite,
+    "invites.revoke": invites.revoke_invite,
+    "vouchers.create": vouchers.create_vouchers,
+    "vouchers.void": vouchers.void_vouchers,
+    "vouchers.redeem": vouchers.redeem_voucher,
     "wallets.topup": wallets.topup,
     "wallets.withdraw": wallets.withdraw,
     # Asks the book, and changes nothing.
@@ -98,6 +111,9 @@ READS: Mapping[str, Callable[..., Any]] = {
     "keys.show": keys.show_key,
     "admin_keys.list": admin_keys.list_admin_keys,
     "admin_keys.show": admin_keys.show_admin_key,
+    "invites.list": invites.list_invites,
+    "vouchers.list": vouchers.list_vouchers,
+    "vouchers.batches": vouchers.list_batches,
     "audit.list": audit.list_audit,
     "usage.get": usage.get_usage,
     "usage.report": usage_reports.report_usage,

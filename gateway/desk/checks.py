@@ -72,11 +72,11 @@ def check_email(text: str | None) -> str | None:
     return text.lower()
 
 
-def parse_amount(text: str) -> int:
+def parse_amount(text: str, param: str = "amount") -> int:
     try:
         return parse_deposit(text)
     except BadAmount as error:
-        raise LedgerError("invalid_request", f"amount: {error}", param="amount") from None
+        raise LedgerError("invalid_request", f"{param}: {error}", param=param) from None
 
 
 def parse_limit_usd(text: str, param: str) -> int:

@@ -16,7 +16,9 @@ from gateway.admins import AdminRing
 from gateway.book import Book
 from gateway.catalog import Catalog
 from gateway.clock import Clock
+from gateway.desk.gate import Gate
 from gateway.limits import Limits
+from gateway.sessions import SessionRing
 from gateway.storage.writer import Writer
 
 
@@ -42,7 +44,8 @@ class Declared(Protocol):
 class Desk:
     """`database` is the file, for readers of one's own; ids of this start's requests are above `booted_above_id`.
 
-    What is declared (catalogue, plans, prefix) is replaced by `reload`, which a server sets: None where nothing can be reloaded.
+    What is declared (catalogue, plans, prefix, the gate's rules) is replaced by `reload`, which a server sets: None where nothing
+    can be reloaded.
     """
 
     database: Path
@@ -56,5 +59,7 @@ class Desk:
     key_prefix: str
     upstreams: Upstreams
     admins: AdminRing
+    sessions: SessionRing
+    gate: Gate
     booted_above_id: int
     reload: Callable[[str | None], Awaitable[dict[str, Any]]] | None = None

@@ -1,4 +1,4 @@
-"""The first start without a configuration: an admin, demo credit and a key, so that it works at once.
+"""The first start without a configuration: an admin, demo credit, a key and a one-time link, so that it works at once.
 
 The key may live on in somebody's log, so what is left of the credit is taken back at the first start with a real upstream.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
+from gateway.desk.credentials import create_link
 from gateway.desk.desk import Desk
 from gateway.desk.keys import create_key
 from gateway.desk.users import create_user
@@ -22,11 +23,12 @@ KEY_RPM = 600
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What is shown once."""
+    """What is shown once. `link_token` is that of the admin's one-time link, None where no page opens it."""
 
     user: str
     secret: str
     credit_nanos: int
+    link_token: str | None = None
 
     def __repr__(self) -> str:
         return f"Credentials({self.user!r})"
@@ -36,8 +38,8 @@ async def has_users(desk: Desk) -> bool:
     return await desk.writer.run(lambda ledger: users.any_user(ledger.conn))
 
 
-async def first_start(desk: Desk, credit_nanos: int) -> Credentials | None:
-    """Make what a first start makes; None if there are users already."""
+async def first_start(desk: Desk, credit_nanos: int, *, link: bool = False) -> Credentials | None:
+    """Make what a first start makes, with a one-time link if asked for; None if there are users already."""
     if await has_users(desk):
         return None
     user = await create_user(desk, ACTOR, name=USER, role="admin")
@@ -51,7 +53,8 @@ async def first_start(desk: Desk, credit_nanos: int) -> Credentials | None:
     await desk.writer.run(grant)
     desk.book.deposit(wallet_id, credit_nanos)
     key = await create_key(desk, ACTOR, user=USER, name="first key", rpm=KEY_RPM)
-    return Credentials(USER, key["secret"], credit_nanos)
+    link_token = (await create_link(desk, ACTOR, user=USER))["token"] if link else None
+    return Credentials(USER, key["secret"], credit_nanos, link_token)
 
 
 async def reverse_demo_credit(desk: Desk) -> int:

@@ -1,6 +1,7 @@
 """People: made with a wallet, shut out, let in again.
 
-A user who is disabled loses every key at once; enabling brings back those that were neither revoked nor replaced meanwhile.
+A user who is disabled loses every key and session at once; enabling brings back the keys that were neither revoked nor replaced
+meanwhile, and no session.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from gateway.desk.checks import NAME_CHARS_MAX, check_email, check_user_name, ge
 from gateway.desk.desk import Desk
 from gateway.desk.history import load_history
 from gateway.desk.jobs import whole
-from gateway.storage import audit_log, keys, users, wallets
+from gateway.storage import audit_log, credentials, keys, sessions, users, wallets
 from gateway.storage.ledger import LedgerWriter
 from gateway.storage.readonly import snapshot
 
@@ -29,17 +30,13 @@ async def create_user(
 ) -> dict[str, Any]:
     """A user with an empty wallet. Raises ClientError for a name or an address that is taken."""
     check_user_name(name)
-    _check_plan(desk, plan)
+    check_plan(desk, plan)
     email = check_email(email)
     at_ms = desk.clock.at_ms()
 
     def job(ledger: LedgerWriter) -> tuple[int, int]:
-        _check_free(ledger.conn, name, email)
-        user_id = users.insert_user(ledger.conn, name, email, role, at_ms, plan)
-        wallet_id = wallets.create_wallet(ledger.conn, user_id)
-        after = {"id": user_id, "email": email, "role": role, "plan": plan}
-        audit_log.record(ledger.conn, at_ms, actor, "users.create", f"user:{name}", after=after)
-        return user_id, wallet_id
+        check_free(ledger.conn, name, email)
+        return add_user(ledger, actor, at_ms, name, email, role, plan)
 
     user_id, wallet_id = await desk.writer.run(job)
     desk.book.open_wallet(Wallet(wallet_id))
@@ -57,7 +54,7 @@ async def create_user(
 @whole
 async def set_plan(desk: Desk, actor: str, *, user: str, plan: str) -> dict[str, Any]:
     """Their keys' limits, where a key says nothing itself, are the plan's when this returns."""
-    _check_plan(desk, plan)
+    check_plan(desk, plan)
     at_ms = desk.clock.at_ms()
 
     def job(ledger: LedgerWriter) -> dict[str, Any]:
@@ -76,9 +73,11 @@ async def set_plan(desk: Desk, actor: str, *, user: str, plan: str) -> dict[str,
 
 @whole
 async def disable_user(desk: Desk, actor: str, *, user: str) -> dict[str, Any]:
-    """No key of theirs lets a request in when this returns; requests that run end by themselves and are paid."""
+    """No key of theirs lets a request in when this returns, and no session opens a page; requests that run end by themselves and
+    are paid."""
     found, changed, _ = await desk.writer.run(_switch(desk, actor, "users.disable", user, disabled=True))
     desk.keys.drop_user(found["id"])
+    desk.sessions.drop_user(found["id"])
     return {"id": found["id"], "name": found["name"], "disabled": True, "changed": changed}
 
 
@@ -100,7 +99,9 @@ def list_users(conn: sqlite3.Connection) -> list[dict[str, Any]]:
 def show_user(conn: sqlite3.Connection, *, user: str) -> dict[str, Any]:
     with snapshot(conn):
         found = get_user(conn, user)
-        return {**found, **_state_of_wallet(conn, found["id"])}
+        account = credentials.get_account(conn, found["id"])
+        sign_in = {"has_password": account.password_hash is not None, "totp": account.totp}
+        return {**found, **_state_of_wallet(conn, found["id"]), **sign_in}
 
 
 async def check_plans_in_use(desk: Desk, plans: Mapping[str, Plan]) -> None:
@@ -119,23 +120,27 @@ def check_plans_declared(counts: Mapping[str, int], plans: Collection[str]) -> N
         )
 
 
-# ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── for the rooms beside this one ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _state_of_wallet(conn: sqlite3.Connection, user_id: int) -> dict[str, Any]:
-    wallet = get_wallet(conn, user_id)
-    amounts = money(balance=wallet["balance_nanos"], held=wallet["held_nanos"], owed=wallet["owed_nanos"])
-    return {**amounts, "frozen": bool(wallet["frozen"])}
+def add_user(ledger: LedgerWriter, actor: str, at_ms: int, name: str, email: str | None, role: str, plan: str) -> tuple[int, int]:
+    """(user id, wallet id) of a new user, with the audit row: within a job, whose caller opens the wallet in the book
+    afterwards."""
+    user_id = users.insert_user(ledger.conn, name, email, role, at_ms, plan)
+    wallet_id = wallets.create_wallet(ledger.conn, user_id)
+    after = {"id": user_id, "email": email, "role": role, "plan": plan}
+    audit_log.record(ledger.conn, at_ms, actor, "users.create", f"user:{name}", after=after)
+    return user_id, wallet_id
 
 
-def _check_plan(desk: Desk, plan: str) -> None:
+def check_plan(desk: Desk, plan: str) -> None:
     if plan not in desk.plans:
         near = difflib.get_close_matches(plan[:NAME_CHARS_MAX], desk.plans, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(desk.plans))}."
         raise refused(f"plan: no plan of this name is configured; {hint} Plans are [plans.NAME] in the configuration", "plan")
 
 
-def _check_free(conn: sqlite3.Connection, name: str, email: str | None) -> None:
+def check_free(conn: sqlite3.Connection, name: str, email: str | None) -> None:
     """Commands find a user by name or address: neither may be taken for another's, or money goes to the wrong one."""
     for user in users.list_users(conn):
         taken = user["name"].lower()
@@ -149,6 +154,15 @@ def _check_free(conn: sqlite3.Connection, name: str, email: str | None) -> None:
             raise refused(f"{email} is the name of another user; leave it out or write another", "email")
 
 
+# ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _state_of_wallet(conn: sqlite3.Connection, user_id: int) -> dict[str, Any]:
+    wallet = get_wallet(conn, user_id)
+    amounts = money(balance=wallet["balance_nanos"], held=wallet["held_nanos"], owed=wallet["owed_nanos"])
+    return {**amounts, "frozen": bool(wallet["frozen"])}
+
+
 def _switch(desk: Desk, actor: str, action: str, user: str, *, disabled: bool) -> Any:
     """The job that shuts a user out or lets them in: (the user, whether anything changed, their live keys)."""
     at_ms = desk.clock.at_ms()
@@ -158,6 +172,7 @@ def _switch(desk: Desk, actor: str, action: str, user: str, *, disabled: bool) -
         changed = found["disabled"] != disabled
         if changed:
             users.set_disabled(ledger.conn, found["id"], disabled)
+            sessions.delete_user_sessions(ledger.conn, found["id"])
             states = {"before": {"disabled": not disabled}, "after": {"disabled": disabled}}
             audit_log.record(ledger.conn, at_ms, actor, action, f"user:{found['name']}", **states)
         return found, changed, keys.load_user_keys(ledger.conn, found["id"], at_ms)

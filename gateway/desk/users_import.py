@@ -18,6 +18,7 @@ from gateway.desk.desk import Desk
 from gateway.desk.jobs import whole
 from gateway.desk.keys import issue_key
 from gateway.desk.user_rows import Problems, UserRow, parse_users
+from gateway.desk.users import add_user
 from gateway.storage import audit_log, keys, users, wallets
 from gateway.storage.ledger import LedgerWriter
 
@@ -128,10 +129,7 @@ def _perform(desk: Desk, ledger: LedgerWriter, actor: str, at_ms: int, step: _St
     subject = f"user:{row.name}"
     if step.user is None:
         role, plan = row.role or "user", row.plan or DEFAULT_PLAN
-        user_id = users.insert_user(conn, row.name, row.email, role, at_ms, plan)
-        step.wallet_id = wallets.create_wallet(conn, user_id)
-        after: dict[str, Any] = {"id": user_id, "email": row.email, "role": role, "plan": plan}
-        audit_log.record(conn, at_ms, actor, "users.create", subject, after=after)
+        user_id, step.wallet_id = add_user(ledger, actor, at_ms, row.name, row.email, role, plan)
     else:
         user_id, plan = step.user["id"], step.user["plan"]
         step.wallet_id = get_wallet(conn, user_id)["id"]

@@ -83,12 +83,25 @@ AT_ONCE = {
         select expected.value as missing
         from json_each('["transfers_once", "transfers_no_update", "transfers_no_delete", "usage_no_update", "usage_no_delete",
           "prices_no_update", "prices_no_delete", "hold_changes_no_update", "hold_changes_no_delete", "holds_no_delete",
-          "holds_resolve_once", "audit_log_no_update", "audit_log_no_delete"]') as expected
+          "holds_resolve_once", "audit_log_no_update", "audit_log_no_delete", "vouchers_once", "vouchers_no_delete",
+          "invites_once", "invites_no_delete", "recovery_codes_once", "sign_in_links_once",
+          "sign_in_links_no_delete"]') as expected
         where expected.value not in (select name from sqlite_schema)
     """,
     "5d the transfers reach to the latest checkpoint": """
         select max(transfer_id) as checkpoint_transfer_id, (select max(id) from transfers) as last_transfer_id from checkpoints
         having max(transfer_id) > (select coalesce(max(id), 0) from transfers)
+    """,
+    "10a each redeemed voucher and each used invite was credited to who has it": """
+        select given.reference, given.user_id, given.amount_nanos, t.credit_account, t.amount_nanos as credited_nanos
+        from (
+          select 'voucher:' || id as reference, redeemed_by as user_id, amount_nanos from vouchers where redeemed_by is not null
+          union all
+          select 'invite:' || id, used_by, credit_nanos from invites where used_by is not null and credit_nanos > 0
+        ) as given
+        join accounts as a on a.user_id = given.user_id
+        left join transfers as t on t.kind = 'promo' and t.reference = given.reference
+        where t.id is null or t.credit_account <> a.id or t.debit_account <> 2 or t.amount_nanos <> given.amount_nanos
     """,
     "6b progress only of open holds": """
         select p.hold_id as request_id from progress as p left join holds as h on h.id = p.hold_id and h.state = 'open'
@@ -129,6 +142,15 @@ PER_TRANSFERS = {
         where t.id > :low and t.id <= :high and t.kind in ('settle', 'overrun', 'overrun_collected')
           and (h.id is null or h.state = 'open' or (h.state = 'void' and t.kind <> 'overrun_collected')
             or (t.kind <> 'overrun' and t.debit_account <> h.wallet_id) or t.reference <> request_text(h.id))
+    """,
+    "10b no credit of a voucher or an invite without one that was redeemed": """
+        select t.id as transfer_id, t.reference, t.credit_account as account_id from transfers as t
+        left join vouchers as v
+          on v.id = cast(substr(t.reference, 9) as integer) and t.reference = 'voucher:' || v.id and v.redeemed_by is not null
+        left join invites as i
+          on i.id = cast(substr(t.reference, 8) as integer) and t.reference = 'invite:' || i.id and i.used_by is not null
+        where t.id > :low and t.id <= :high and t.kind = 'promo' and (t.reference like 'voucher:%' or t.reference like 'invite:%')
+          and v.id is null and i.id is null
     """,
     "7b refunds go to the wallet that paid, and are no more than it paid, per request": BEYOND_PAID,
     "5a transfer ids are gapless": """

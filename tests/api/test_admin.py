@@ -25,7 +25,7 @@ from tests.desk_tools import audit_rows
 from tests.fakes import FakeClock
 from tests.gateway_tools import Answer, Gateway, ScriptedUpstream, open_gateway, until
 
-ON = "[server]\nadmin_api = true\n"
+ON = '[web]\nsignup = "invite"\n[server]\nadmin_api = true\n'
 NOWHERE = "http://127.0.0.1:1"
 ROOT = Path(__file__).parent.parent.parent
 
@@ -92,7 +92,7 @@ def refusal(answer: Answer) -> tuple[int, str, str]:
 
 # ── what is offered ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-# In this order: each builds on what came before. {request} is a request that was paid.
+# In this order: each builds on what came before. {request} is a request that was paid, {code} that of a voucher.
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("users.create", {"name": "ada", "email": "ada@example.com", "role": "user"}),
     ("users.list", {}),
@@ -101,6 +101,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("users.enable", {"user": "ada"}),
     ("users.set_plan", {"user": "ada", "plan": "default"}),
     ("users.set_low_balance", {"user": "ada", "amount": "0.50"}),
+    ("users.end_sessions", {"user": "ada"}),
     ("users.import", {"csv": "name,key_name\nzoe,laptop\n", "dry_run": True}),
     ("wallets.topup", {"user": "ada", "amount": "25.50", "reference": "invoice 1", "note": "by transfer"}),
     ("wallets.plan_withdrawal", {"user": "ada", "amount": "5", "reference": "back"}),
@@ -117,6 +118,14 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("keys.revoke", {"key_id": 2}),
     ("admin_keys.list", {}),
     ("admin_keys.show", {"key_id": 1}),
+    ("invites.create", {"credit": "2", "expires": "12h", "note": "for the fair"}),
+    ("invites.list", {}),
+    ("invites.revoke", {"invite_id": 1}),
+    ("vouchers.create", {"amount": "5", "batch": "spring", "count": 2}),
+    ("vouchers.list", {"batch": "spring", "limit": 1}),
+    ("vouchers.batches", {}),
+    ("vouchers.redeem", {"user": "ada", "code": "{code}"}),
+    ("vouchers.void", {"batch": "spring"}),
     ("audit.list", {"action": "users", "limit": 2}),
     ("usage.get", {"request_id": "{request}"}),
     ("usage.report", {"by": ["user", "model"]}),
@@ -151,12 +160,16 @@ async def test_every_act_is_done(tmp_path: Path) -> None:
         await admin.gateway.assert_settled()
         done = {}
         for act, arguments in CASES:
+            if act == "vouchers.redeem":
+                arguments = {**arguments, "code": done["vouchers.create"]["vouchers"][0]["code"]}
             arguments = {name: request if value == "{request}" else value for name, value in arguments.items()}
             done[act] = await admin.ok(act, **arguments)
             if OFFERED[act][0] == "GET":
                 assert (await admin.post(act, arguments)).json == done[act], act
         assert done["users.show"]["name"] == "ada" and [user["name"] for user in done["users.list"]] == ["bob", "ada"]
         assert (done["wallets.topup"]["balance_usd"], done["wallets.withdraw"]["balance_usd"]) == ("25.50", "20.50")
+        assert (done["vouchers.redeem"]["balance_usd"], done["vouchers.void"]["voided"]) == ("25.50", 1)
+        assert done["invites.revoke"]["changed"] and "token" not in done["invites.list"][0]
         assert len(done["wallets.show"]["lines"]) == 1 and len(done["ledger.show"]["lines"]) == 2
         assert (done["keys.create"]["rpm"], done["keys.rotate"]["rotated_from"]) == (5, 2)
         assert done["usage.get"]["user"] == "bob" and done["ledger.audit"]["clean"]
@@ -487,3 +500,19 @@ async def test_the_example_of_the_readme_works(tmp_path: Path) -> None:
             check=True,
         )
         assert json.loads(done.stdout)["balance_usd"] == "25.00"
+
+
+# ── what it is not for ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_nobody_signs_in_or_sets_a_password_with_an_admin_key(tmp_path: Path) -> None:
+    async with open_admin(tmp_path) as admin:
+        await admin.ok("users.create", name="ada", role="admin")
+        for act in ("users.set_password", "users.disable_totp"):
+            assert refusal(await admin.post(act, {"user": "ada", "password": "correct horse battery"}))[0] == 403
+        for act in ("sessions.sign_in", "signin.sign_in", "users.create_link", "signin.redeem_link", "users.change_password"):
+            assert refusal(await admin.post(act, {"user": "ada"}))[0] == 404
+        assert await admin.gateway.table("select count(*) from passwords") == [(0,)]
+        assert not {*OFFERED} & {"users.set_password", "users.disable_totp", "admin_keys.create"}
+        told = (await admin.gateway.request("GET", "/admin/api", headers={"x-api-key": admin.secret})).body.decode()
+        assert "password" not in told and "totp" not in told

@@ -89,6 +89,7 @@ async def test_a_user_is_shown_with_the_state_of_the_wallet(house: House) -> Non
     await make_ada(house)
     shown = await act(house, "users.show", user="ada")
     assert (shown["name"], shown["balance_usd"], shown["owed_nanos"], shown["frozen"]) == ("ada", "10.00", 0, False)
+    assert (shown["has_password"], shown["totp"]) == (False, False)
     with pytest.raises(ClientError, match="did you mean ada"):
         await act(house, "users.show", user="adda")
 

@@ -21,6 +21,7 @@ from gateway.ids import render_id
 from gateway.storage import audit as audit_room
 from gateway.storage.audit import FINDINGS_SHOWN, Report, audit, store_checkpoint
 from gateway.storage.database import open_reader, open_writer
+from gateway.storage.ledger import LedgerWriter
 from tests.fakes import FakeClock
 from tests.ledger_tools import assert_books_balance, copy_as_killed, open_ledger, usd
 
@@ -51,6 +52,9 @@ async def _live(folder: Path) -> Life:
         await ledger.writer.run(lambda job: store_checkpoint(job.conn, middle, 1))
         clock.advance(3_600_000)
         await ledger.deposit(alice, usd("1"), "invoice 2")
+        await ledger.writer.run(_give_away)
+        for number in (1, 2):
+            await ledger.grant_promo(bob, 77, f"{'voucher' if number == 1 else 'invite'}:{number}")
         void = ledger.admit(alice, usd("1"))
         await ledger.void(void)
         settled = ledger.admit(alice, usd("1"))
@@ -87,6 +91,17 @@ async def _live(folder: Path) -> Life:
             "unseen_ref": render_id(running.id + 1),
         },
     )
+
+
+def _give_away(ledger: LedgerWriter) -> None:
+    """bob has redeemed voucher 1 and used invite 2; what they are worth comes right after."""
+    ledger.conn.executescript("""
+        insert into vouchers (id, batch, hash, hint, amount_nanos, created_by, created_at_ms, redeemed_by, redeemed_at_ms)
+          select 1, 'b', zeroblob(32), 'x', 77, 'a', 1, id, 1 from users where name = 'bob';
+        insert into invites (id, hash, credit_nanos, plan, note, created_by, created_at_ms, expires_at_ms, used_by, used_at_ms)
+          select 2, zeroblob(32), 77, 'default', '', 'a', 1, 2, id, 1 from users where name = 'bob';
+        begin immediate;
+    """)
 
 
 @pytest.fixture(scope="module")
@@ -364,7 +379,31 @@ TAMPERINGS = [
             "2b": [{"account_id": "{carol}"}],
             "4a": [{"request_id": "{settled}"}, {"request_id": "{overrun}"}, {}, {}, {"request_id": "{other}"}, {}],
             "5d": [{"checkpoint_transfer_id": "{middle}"}],
+            "10a": [{"reference": "voucher:1"}, {"reference": "invite:2"}],
         },
+    ),
+    Tampering(
+        "a voucher that says more than it gave",
+        "update vouchers set amount_nanos = 78",
+        {"10a": [{"reference": "voucher:1", "amount_nanos": 78, "credited_nanos": 77}]},
+    ),
+    Tampering(
+        "an invite that somebody else used",
+        "update invites set used_by = (select user_id from accounts where id = {alice})",
+        {"10a": [{"reference": "invite:2", "credit_account": "{bob}"}]},
+    ),
+    Tampering(
+        "a voucher that can be redeemed again",
+        "update vouchers set redeemed_by = null, redeemed_at_ms = null",
+        {"10b": [{"reference": "voucher:1", "account_id": "{bob}"}]},
+    ),
+    *(
+        Tampering(
+            f"the credit of {reference}, which never was",
+            move("promo", "2", "{alice}", reference),
+            {"10b": [{"transfer_id": "{next}", "reference": reference, "account_id": "{alice}"}]},
+        )
+        for reference in ("voucher:2", "invite:1", "voucher:01", "invite:")
     ),
     Tampering(
         "an open hold of an older boot",
@@ -442,6 +481,13 @@ def code_sums_from_start(case: Tampering, since: bool) -> bool:
         "holds_resolve_once",
         "audit_log_no_update",
         "audit_log_no_delete",
+        "vouchers_once",
+        "vouchers_no_delete",
+        "invites_once",
+        "invites_no_delete",
+        "recovery_codes_once",
+        "sign_in_links_once",
+        "sign_in_links_no_delete",
     ],
 )
 def test_the_audit_misses_each_guard_that_is_gone(name: str, life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
