@@ -8,7 +8,7 @@
     openai_to_anthropic_answers.py     whole answers and refusals
     openai_to_anthropic_stream.py      streams
 
-What becomes of each field stands in openai_to_anthropic_fields.py and docs/translation.md; a field that neither knows is refused,
+What becomes of each field stands in openai_to_anthropic_fields.py and web/docs/translation.md; a field that neither knows is refused,
 since leaving it out might change the answer, and so would both providers. The result is sent with anthropic-version 2023-06-01:
 the later one refuses temperature and top_p whatever the model.
 
