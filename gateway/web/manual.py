@@ -188,7 +188,7 @@ class Manual:
             "offers": offered,
             "classes": CLASSES,
             "claude": [offer for offer in offered if "claude" in offer.model.id],
-            "kinds": [(code, *kind, *MEANINGS[code]) for code, kind in KINDS.items()],
+            "kinds": [(code, *kind, *map(Plain, MEANINGS[code])) for code, kind in KINDS.items()],
             "server": settings.server,
             "billing": settings.billing,
             "retention_days": settings.usage.retention_days,

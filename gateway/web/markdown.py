@@ -4,6 +4,7 @@ CommonMark with tables, and no HTML in it: `<b>` in a text shows as `<b>`. Behin
 
     ```sh title="Terminal" tab="bash, zsh"          neighbours that have a tab are shown one at a time
     ```sh unrun="it needs Claude Code"              why the test of all examples does not run this one
+    ```sh refused="not_found_error"                  it is an example of this error
 """
 
 from __future__ import annotations
