@@ -71,7 +71,7 @@ class Fence:
 
 def render(text: str, mine: Sequence[str] = ()) -> Rendered:
     """`mine` are the reader's own values (address, key), set off in code."""
-    env: dict[str, Any] = {"mine": mine, "headings": [], "title": "", "count": 0, "tables": 0}
+    env: dict[str, Any] = {"mine": mine, "headings": [], "ids": set(), "title": "", "count": 0, "tables": 0}
     html = _PARSER.render(text, env)
     return Rendered(env["title"], tuple(env["headings"]), Markup(html))  # noqa: S704 (markdown-it escapes what it is given)
 
@@ -85,7 +85,8 @@ class _Renderer(RendererHTML):
         if level == "h1":
             env["title"] = env["title"] or title
             return "<h1>"
-        anchor = _free_id(title, {heading.id for heading in env["headings"]})
+        anchor = _free_id(title, env["ids"])
+        env["ids"].add(anchor)
         if level == "h2":
             env["headings"].append(Heading(anchor, title))
         return f'<{level} id="{anchor}">'

@@ -53,7 +53,7 @@ addEventListener("keydown", (event) => {
 
 // On a docs page: where the reader is, in the contents at the side.
 const sections = new Map();
-for (const link of document.querySelectorAll(".toc a")) sections.set(link.hash.slice(1), link);
+for (const link of document.querySelectorAll(".toc nav a")) sections.set(link.hash.slice(1), link);
 if (sections.size) {
   const headings = [...sections.keys()].map((id) => document.getElementById(id)).filter(Boolean);
   let due = false;
@@ -61,6 +61,11 @@ if (sections.size) {
     due = false;
     let here = headings[0];
     for (const heading of headings) if (heading.getBoundingClientRect().top < 120) here = heading;
+    // At the end of a page the last sections cannot reach its top: the one that was asked for, else the last.
+    if (innerHeight + scrollY >= document.documentElement.scrollHeight - 2) {
+      const asked = headings.find((heading) => `#${heading.id}` === location.hash);
+      here = asked && asked.getBoundingClientRect().top >= 0 ? asked : headings.at(-1);
+    }
     for (const [id, link] of sections) {
       if (id === here.id) link.setAttribute("aria-current", "true");
       else link.removeAttribute("aria-current");
