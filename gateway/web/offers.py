@@ -62,7 +62,7 @@ class Offer:
     model: Model
     price: Price
     is_demo: bool
-    is_default_plan: bool
+    has_other_plans: bool
 
     def rates(self) -> list[Rate]:
         return self._rates(self.price.rates, self.model.price.rates)
