@@ -110,6 +110,10 @@ class Router:
         """All that may serve the model; () if none does."""
         return self._deployments.get(model_id, ())
 
+    def preferred(self, model_id: str) -> Deployment:
+        """The one that is asked first while all are well: its price is the one that is shown. The model is served."""
+        return min(self._deployments[model_id], key=lambda deployment: (deployment.rank, deployment.priority))
+
     def choose(
         self,
         model_id: str,

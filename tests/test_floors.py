@@ -37,7 +37,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(("storage", "upstreams"), 3),
     **dict.fromkeys(("proxy", "desk"), 4),
     **dict.fromkeys(("config", "chores", "notices", "switchboard", "house", "reload"), 5),
-    **dict.fromkeys(("api", "doctor", "cli", "__main__"), 6),
+    **dict.fromkeys(("api", "web", "doctor", "cli", "__main__"), 6),
 }
 # Rooms of one floor that may see each other, and why.
 NEIGHBOURS = {
@@ -58,6 +58,8 @@ NEIGHBOURS = {
     ("chores", "notices"),  # looks whose balance fell
     ("notices", "config"),  # from where on, and whom it tells
     ("house", "chores"),  # and starts what it does by itself
+    ("api", "web"),  # one server for both: pages stand beside endpoints
+    ("web", "api"),  # a page is framed, refused and logged as an endpoint is
     ("cli", "api"),  # `serve` serves
     ("doctor", "api"),  # examines what a server would do with its certificate and its parser
     ("cli", "doctor"),
@@ -74,6 +76,7 @@ NEVER_IN_ROOM = {
     "upstreams": {"sqlite3", "aiosqlite"},
     "proxy": {"sqlite3", "aiosqlite"},
     "api": {"sqlite3"},
+    "web": {"sqlite3", "aiosqlite"},
 }
 FILES = sorted(ROOT.rglob("*.py"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -47,6 +48,13 @@ def test_the_wheel_serves_from_an_empty_folder(tmp_path: Path) -> None:
             with urllib.request.urlopen(request, timeout=10) as answer:
                 message = json.load(answer)
             assert message["type"] == "message" and "demo" in message["content"][0]["text"].lower()
+            with urllib.request.urlopen(url + "/docs/translation", timeout=10) as answer:
+                page = answer.read().decode()
+            files = re.findall(r'(?:href|src)="(/static/[^"]+)"', page)
+            assert "<h1>Translation between the dialects</h1>" in page and len(files) == 3
+            for file in files:
+                with urllib.request.urlopen(url + file, timeout=10) as answer:
+                    assert answer.read()
         finally:
             process.terminate()
             process.wait(timeout=20)

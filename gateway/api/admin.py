@@ -25,7 +25,7 @@ import orjson
 from aiohttp import web
 
 from gateway.admins import AdminKey, FailedAttempts
-from gateway.api.frame import HOUSE, answer_json, came_by_a_stranger, check_method, framed, is_within
+from gateway.api.frame import HOUSE, answer_json, came_by_a_stranger, check_method, framed, in_json, is_within
 from gateway.api.guard import read_body
 from gateway.api.sink import HttpSink
 from gateway.desk import acts
@@ -113,11 +113,10 @@ def admin_api(
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """The aiohttp handler of all paths under /admin/api; `elsewhere` answers while it is off."""
     counter = _Counter()
-    listing = framed(None, "admin", counter.list_acts, _render_error)
-    unknown = framed(None, "admin/unknown", counter.refuse_unknown, _render_error)
+    listing = framed(None, "admin", counter.list_acts, _REFUSAL)
+    unknown = framed(None, "admin/unknown", counter.refuse_unknown, _REFUSAL)
     known = {
-        act: framed(None, f"admin/{act}", functools.partial(counter.perform, act), _render_error)
-        for act in (*OFFERED, *NOT_OFFERED)
+        act: framed(None, f"admin/{act}", functools.partial(counter.perform, act), _REFUSAL) for act in (*OFFERED, *NOT_OFFERED)
     }
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -251,3 +250,6 @@ def _shown(name: str) -> str:
 
 def _render_error(error: GatewayError, request_id: str) -> bytes:
     return orjson.dumps({"error": {"code": error.code, "message": error.message, "param": error.param}, "request_id": request_id})
+
+
+_REFUSAL = in_json(_render_error)

@@ -33,8 +33,13 @@ HOUSE = web.AppKey("house", House)
 JSON = ("content-type", "application/json")
 
 Handler = Callable[[House, web.Request, Inbound, HttpSink], Awaitable[None]]
-# (the refusal, the request's id) → the body that tells it.
-Render = Callable[[GatewayError, str], bytes]
+# (the refusal, its request) → the headers and the body that tell it.
+Render = Callable[[GatewayError, Inbound], tuple[Headers, bytes]]
+
+
+def in_json(render: Callable[[GatewayError, str], bytes]) -> Render:
+    """What a refusal's JSON is made of, from the refusal and the request's id, as a `Render`."""
+    return lambda error, inbound: ([JSON], render(error, inbound.text_id))
 
 
 class MethodNotAllowed(ClientError):
@@ -52,7 +57,7 @@ def framed(
 
     Refusals are told as `render` has it, else in the dialect of the endpoint.
     """
-    render = render or SPEECHES[dialect].render_error
+    render = render or in_json(SPEECHES[dialect].render_error)
 
     async def handle(request: web.Request) -> web.StreamResponse:
         house = request.app[HOUSE]
@@ -72,14 +77,14 @@ def framed(
             inbound.record.error = error.code
             if sink.response is None:
                 allow = [("allow", error.allow)] if isinstance(error, MethodNotAllowed) else []
-                await refuse(sink, _with_support(house, error), inbound.text_id, allow, render)
+                await refuse(sink, _with_support(house, error), inbound, allow, render)
             else:
                 await sink.cut()  # what began must not look complete
         except Exception:
             logger.exception("%s failed", inbound.text_id)
             inbound.record.error = "internal"
             if sink.response is None:
-                await refuse(sink, HouseError("internal", "Internal error."), inbound.text_id, (), render)
+                await refuse(sink, HouseError("internal", "Internal error."), inbound, (), render)
             else:
                 await sink.cut()
         finally:
@@ -96,9 +101,10 @@ def framed(
     return handle
 
 
-async def refuse(sink: HttpSink, error: GatewayError, request_id: str, more_headers: Headers, render: Render) -> None:
+async def refuse(sink: HttpSink, error: GatewayError, inbound: Inbound, more_headers: Headers, render: Render) -> None:
     """Render a refusal: status, body, and the headers that tell a client when to come back."""
-    headers = [JSON, *more_headers]
+    told, body = render(error, inbound)
+    headers = [*told, *more_headers]
     retry_after_s = error.retry_after_s
     if retry_after_s is None and error.status == 502:
         retry_after_s = 1  # kinder than the back-off of a client that is told nothing (PROTOCOL.md, trap 10)
@@ -106,7 +112,7 @@ async def refuse(sink: HttpSink, error: GatewayError, request_id: str, more_head
         headers.append(("retry-after", str(retry_after_s)))
     if error.should_retry is not None:
         headers.append(("x-should-retry", "true" if error.should_retry else "false"))
-    await sink.answer(error.status, headers, render(error, request_id))
+    await sink.answer(error.status, headers, body)
 
 
 def _with_support(house: House, error: GatewayError) -> GatewayError:
@@ -160,6 +166,11 @@ def client_address(house: House, request: web.Request, headers: tuple[tuple[str,
     return peer
 
 
+def client_is_trusted_proxy(house: House, request: web.Request) -> bool:
+    """Whether what the peer says of its client (X-Forwarded-*) counts."""
+    return is_within(request.remote or "", house.settings.server.trusted_proxies)
+
+
 def came_by_a_stranger(house: House, request: web.Request) -> bool:
     """Whether somebody stands between the client and us whom we are not told to believe: `client_address` is theirs then.
 
@@ -168,7 +179,7 @@ def came_by_a_stranger(house: House, request: web.Request) -> bool:
     if not any(name in request.headers for name in _FORWARDING):
         return False
     hops = ",".join(request.headers.getall("x-forwarded-for", [])).split(",")
-    return not is_within(request.remote or "", house.settings.server.trusted_proxies) or not _is_address(hops[-1].strip())
+    return not client_is_trusted_proxy(house, request) or not _is_address(hops[-1].strip())
 
 
 # What proxies say of their clients (RFC 7239, RFC 9110 §7.6.3, nginx's and Caddy's habits); only the first is read.

@@ -84,7 +84,7 @@ def _position(ids: list[str], model_id: str, name: str) -> int:
 
 def _shown(house: House, key: Key, model: Model) -> dict[str, Any]:
     deployments = house.walk.router.deployments(model.id)
-    preferred = min(deployments, key=lambda deployment: (deployment.rank, deployment.priority))
+    preferred = house.walk.router.preferred(model.id)
     created_at = model.created_at or UNKNOWN_RELEASE
     kinds = {house.walk.stations[deployment.upstream].provider.kind for deployment in deployments}
     return {

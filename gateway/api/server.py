@@ -1,4 +1,4 @@
-"""The HTTP server: the API's endpoints on all their paths, probes, and what is not found."""
+"""The HTTP server: the API's endpoints on all their paths, probes, the pages, and what is not found."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from gateway.house import House
 from gateway.proxy.counting import count_tokens
 from gateway.proxy.exchange import exchange
 from gateway.proxy.walk import Inbound
+from gateway.web.site import AioHandler, Site, wants_page
 
 
 @asynccontextmanager
@@ -61,12 +62,18 @@ def build_app(house: House) -> web.Application:
     }
     framed_handlers = {name: framed(method, name, handler) for name, (method, handler) in handlers.items()}
     framed_handlers["chat"] = framed("POST", "chat", _ask_model, dialect="openai")
+    site = Site(house)
     for endpoint, path in endpoint_paths(house.settings.server.mounts):
-        app.router.add_route("*", path, framed_handlers[endpoint])
+        handler: AioHandler = framed_handlers[endpoint]
+        if path.startswith("/models"):
+            # What clients append to a base URL is what people type.
+            handler = _by_reader(site.models if endpoint == "models" else site.model, handler)
+        app.router.add_route("*", path, handler)
     app.router.add_route("*", "/healthz", framed("GET", "healthz", _healthz))
     app.router.add_route("*", "/readyz", framed("GET", "readyz", _readyz))
     app.router.add_route("*", "/metrics", framed("GET", "metrics", get_metrics))
-    elsewhere = functools.partial(_elsewhere, house)
+    site.add_to(app.router)
+    elsewhere = functools.partial(_elsewhere, house, site)
     administration = admin_api(elsewhere)
     for path in ("/admin/api", "/admin/api/{act:.*}"):
         app.router.add_route("*", path, administration)
@@ -99,14 +106,20 @@ async def _readyz(house: House, request: web.Request, inbound: Inbound, sink: Ht
     await answer_json(sink, {"status": "ready"})
 
 
-async def _elsewhere(house: House, request: web.Request) -> web.StreamResponse:
-    """Everything that is no endpoint: JSON where an API client asks, a page elsewhere; the root answers a probe."""
-    if request.path == "/" and request.method in ("HEAD", "GET"):
-        return web.Response(text=f"{house.settings.brand.name} is running. The API is under /v1; see the README.\n")
+def _by_reader(page: AioHandler, handler: AioHandler) -> AioHandler:
+    """The page for a browser, the endpoint for everybody else."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await (page if wants_page(request) else handler)(request)
+
+    return handle
+
+
+async def _elsewhere(house: House, site: Site, request: web.Request) -> web.StreamResponse:
+    """Everything that is neither endpoint nor page: told in JSON where API clients ask, as a page elsewhere."""
     if is_api_path(request.path, house.settings.server.mounts):
         return await _not_found_json(request)
-    page = "<!doctype html><html lang=en><title>Not found</title><h1>Not found</h1><p>There is no page here.</p></html>"
-    return web.Response(status=404, text=page, content_type="text/html")
+    return await site.not_found(request)
 
 
 async def _raise_not_found(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from gateway.api.accept import prefers
 from gateway.api.frame import JSON
 from gateway.api.sink import HttpSink
 from gateway.desk.usage_reports import CSV_LIMIT_MAX, LIMIT_DEFAULT, LIMIT_MAX, parse_question, render_csv_page, report_of_owner
@@ -33,7 +34,7 @@ _CSV = ("content-type", "text/csv; charset=utf-8; header=present")
 async def report_usage(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
     """Of all keys of the user: `key=ID` shows one."""
     key = authenticate(house.walk, inbound)
-    as_csv = _wants_csv(request.headers.getall("accept", []))
+    as_csv = prefers(request.headers.getall("accept", []), "text/csv", over="application/json")
     question = parse_question(
         house.walk.clock.at_ms(),
         request.query.getall("group_by", []),
@@ -86,21 +87,3 @@ def _once(request: web.Request) -> dict[str, str]:
         if name != "group_by":
             texts[name] = text
     return texts
-
-
-def _wants_csv(accept: list[str]) -> bool:
-    """Whether `Accept` prefers text/csv to JSON (RFC 9110 §12.5.1); to ranges with a * it is preferred anyway."""
-    weights = {"text/csv": 0.0, "application/json": 0.0}
-    for part in ",".join(accept).split(","):
-        kind, *parameters = (text.strip().lower() for text in part.split(";"))
-        weight = next((text[2:] for text in parameters if text.startswith("q=")), "1")
-        if kind in weights:
-            weights[kind] = _weight(weight)
-    return weights["text/csv"] > weights["application/json"]
-
-
-def _weight(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0

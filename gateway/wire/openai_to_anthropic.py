@@ -8,9 +8,9 @@
     openai_to_anthropic_answers.py     whole answers and refusals
     openai_to_anthropic_stream.py      streams
 
-What becomes of each field stands in openai_to_anthropic_fields.py and docs/translation.md; a field that neither knows is refused,
-since leaving it out might change the answer, and so would both providers. The result is sent with anthropic-version 2023-06-01:
-the later one refuses temperature and top_p whatever the model.
+What becomes of each field stands in openai_to_anthropic_fields.py and web/docs/translation.md; a field that neither knows is
+refused, since leaving it out might change the answer, and so would both providers. The result is sent with anthropic-version
+2023-06-01: the later one refuses temperature and top_p whatever the model.
 
 Sources, read 2026-11-20: developers.openai.com/api/docs (Chat Completions) and the types of the openai SDK 3.52;
 platform.claude.com/docs/en/api/{messages,versioning}, /cli-sdks-libraries/libraries/openai-sdk (what the provider's own

@@ -1,4 +1,4 @@
-"""What becomes of each part of a Chat Completions request on its way to an Anthropic upstream: the tables of docs/translation.md.
+"""What becomes of each part of a Chat Completions request at an Anthropic upstream: the tables of web/docs/translation.md.
 
 A plain name is a field of the body; with a dot it is a part of one. Null always means "not there". The code takes its refusals
 from here, and tests/wire/test_openai_to_anthropic.py compares the page, the tables and what is decoded.

@@ -222,7 +222,8 @@ async def test_switched_off_it_is_like_any_path_that_is_not_there(tmp_path: Path
         for method, path in (("GET", ""), ("GET", "/users.list"), ("POST", "/users.create"), ("DELETE", "/x/y")):
             there = await admin.gateway.request(method, "/admin/api" + path, headers={"x-api-key": admin.secret})
             nowhere = await admin.gateway.request(method, "/nobody/knows" + path)
-            assert (there.status, there.body) == (404, nowhere.body)
+            pages = [answer.body.replace(answer.request_id.encode(), b"ID") for answer in (there, nowhere)]
+            assert there.status == 404 and pages[0] == pages[1]
             assert {*there.headers} == {*nowhere.headers}
 
 

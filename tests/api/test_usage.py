@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.api import usage as endpoint
-from gateway.api.usage import _wants_csv
+from gateway.api.accept import prefers
 from gateway.clock import rfc3339
 from gateway.desk.usage_reports import OWNER_DIMENSIONS, REQUEST_COLUMNS
 from gateway.storage.recovery import highest_request_id
@@ -198,7 +198,7 @@ async def test_csv_is_a_download_that_no_spreadsheet_obeys(tmp_path: Path, monke
     ],
 )
 def test_when_csv_is_meant(accept: str, as_csv: bool) -> None:
-    assert _wants_csv([accept]) is as_csv
+    assert prefers([accept], "text/csv", over="application/json") is as_csv
 
 
 @pytest.mark.parametrize(

@@ -419,9 +419,10 @@ async def openclaw(
     base_url: str = "",
     message: str = "say hi",
     home: Path | None = None,
+    config: Any = None,
     timeout_s: float = SECONDS_MAX,
 ) -> Ran:
-    """`openclaw agent --local --json` with the configuration of our docs page (PROTOCOL.md, "OpenClaw")."""
+    """`openclaw agent --local --json` with `config`, else one like that of our docs page."""
     home = home or scene.home()
     provider = {
         "baseUrl": base_url or scene.url + ("/v1" if api == "openai-completions" else ""),
@@ -429,7 +430,7 @@ async def openclaw(
         "api": api,
         "models": [{"id": model, "name": model, "contextWindow": 200_000, "maxTokens": 8192, "input": ["text", "image"]}],
     }
-    config = {
+    config = config or {
         "agents": {"defaults": {"model": {"primary": f"pgrid/{model}"}}},
         "models": {"mode": "merge", "providers": {"pgrid": provider}},
     }

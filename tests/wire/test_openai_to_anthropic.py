@@ -714,7 +714,7 @@ def test_every_reason_to_refuse_is_used() -> None:
 
 
 def test_the_page_says_what_the_code_does() -> None:
-    page = (Path(translation.__file__).parents[2] / "docs" / "translation.md").read_text()
+    page = (Path(translation.__file__).parents[1] / "web/docs/translation.md").read_text()
     section = page.split("## OpenAI client, Anthropic upstream\n")[1].split("\n## ")[0]
     for heading, table in (("Carried", CARRIED), ("Dropped, because dropping changes nothing", DROPPED), ("Refused", REFUSED)):
         rows = re.findall(r"^\| `([^`]+)` \| (.*) \|$", section.split(f"### {heading}\n")[1].split("\n### ")[0], re.MULTILINE)

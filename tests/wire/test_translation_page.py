@@ -1,4 +1,4 @@
-"""docs/translation.md says what the code does: the tables of what is dropped and refused, row by row."""
+"""gateway/web/docs/translation.md says what the code does: the tables of what is dropped and refused, row by row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from gateway.wire import anthropic_to_openai
 
-PAGE = (Path(__file__).parents[2] / "docs/translation.md").read_text()
+PAGE = (Path(__file__).parents[2] / "gateway/web/docs/translation.md").read_text()
 ROW = re.compile(r"^\| `([^`]+)` \| (.+) \|$", re.MULTILINE)
 
 

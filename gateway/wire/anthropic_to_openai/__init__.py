@@ -5,7 +5,7 @@
     StreamTranslator      its stream, event by event → Anthropic's events             stream
     translate_refusal     an error answer           → one that clients act on         refusal
 
-`fields` has the tables of what is dropped and what is refused; docs/translation.md shows them. Follows
+`fields` has the tables of what is dropped and what is refused; web/docs/translation.md shows them. Follows
 platform.claude.com/docs/en/api/messages with the types of the anthropic SDK 2.11, the reference of Chat Completions with those of
 the openai SDK 3.52 (both read 2026-11-20), and what Claude Code 2.1.197 and 2.1.329 were seen to send and to act on that day.
 """

@@ -2,7 +2,7 @@
 
 A field is carried, or stands in one of two tables: DROPPED, where dropping changes nothing but tuning, and REFUSED, where the
 answer would be another one. A top-level field that we do not know is dropped, so that a new release of a client goes on working;
-a content block that we do not know is refused, because content is what was said. docs/translation.md shows the tables.
+a content block that we do not know is refused, because content is what was said. web/docs/translation.md shows the tables.
 """
 
 from __future__ import annotations

@@ -1,0 +1,55 @@
+"""What a form may send, and from where: read within limits, from our own pages only, and back to our own pages only."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl, urlsplit
+
+from aiohttp import web
+
+from gateway.api.guard import read_body
+from gateway.errors import ClientError
+
+FORM_BYTES_MAX = 16_384
+_FIELDS_MAX = 64
+
+
+async def read_form(request: web.Request) -> dict[str, str]:
+    """The fields of a form, each once. Raises ClientError, `forbidden` if another site's page sent it."""
+    check_origin(request)
+    if request.content_type != "application/x-www-form-urlencoded":
+        raise ClientError("invalid_request", "This form was not sent the way a browser sends it.")
+    body = await read_body(request, FORM_BYTES_MAX)
+    try:
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=bool(body), max_num_fields=_FIELDS_MAX)
+    except ValueError:
+        raise ClientError("invalid_request", "This form cannot be read.") from None
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ClientError("invalid_request", "A field of this form was sent twice.")
+    return fields
+
+
+def check_origin(request: web.Request) -> None:
+    """Browsers say where a request comes from, and pages cannot change it (Fetch Metadata; RFC 6454). Programs that say nothing
+    are no browsers that could be led astray."""
+    site = request.headers.get("sec-fetch-site")
+    origin = request.headers.get("origin")
+    if site is not None:
+        ours = site in ("same-origin", "none")
+    else:
+        ours = origin is None or _host_of(origin) == request.headers.get("host", "").lower()
+    if not ours:
+        raise ClientError("forbidden", "This came from another site's page. Nothing was changed; use the form here.")
+
+
+def local_path(text: str) -> str:
+    """Where to go next: `text` if it is a path of this site, else "/". Browsers read // and \\ as the start of a host."""
+    safe = text.startswith("/") and not text.startswith("//") and "\\" not in text and text.isascii() and text.isprintable()
+    return text if safe else "/"
+
+
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
