@@ -142,12 +142,15 @@ async def test_the_openai_sdk(scene: Scene, model: str) -> None:
     client = openai.AsyncOpenAI(api_key=alice.secret, base_url=f"{scene.url}/v1")
     async with client, client.chat.completions.stream(**asked) as stream:
         final = await stream.get_final_completion()
+        # The helper passes over what is no chunk. Who takes the chunks as they come reads choices[0] of each but that of usage.
+        *chunks, last = [chunk async for chunk in await client.chat.completions.create(**asked, stream=True)]
+    assert all(len(chunk.choices) == 1 for chunk in chunks) and last.choices == []
     (choice,) = final.choices
     assert (choice.message.content, choice.finish_reason) == ("".join(RICH.text), "tool_calls")
     assert choice.message.tool_calls is not None
     assert [(call.function.name, json.loads(call.function.arguments)) for call in choice.message.tool_calls] == CALLS
     assert final.usage is not None and final.usage.total_tokens == 1390
-    await assert_kept_alive(scene, KEEP_ALIVE)
+    await assert_kept_alive(scene, KEEP_ALIVE, count=2)
 
 
 @EITHER
