@@ -301,12 +301,13 @@ class Scene:
 
 
 @asynccontextmanager
-async def open_scene(tmp_path: Path, more: str = "") -> AsyncIterator[Scene]:
+async def open_scene(tmp_path: Path, more: str = "", tick_s: float = 0) -> AsyncIterator[Scene]:
+    """With `tick_s` the gateway's streams are looked at that often."""
     folder = tmp_path / "clients"
     folder.mkdir()
     async with (
         ScriptedUpstream() as up,
-        open_gateway(tmp_path, up.url, more=more + _OPENAI_SIDE.replace("URL", up.url)) as gateway,
+        open_gateway(tmp_path, up.url, more=more + _OPENAI_SIDE.replace("URL", up.url), tick_s=tick_s) as gateway,
         Tap(int(gateway.url.rpartition(":")[2])) as tap,
     ):
         yield Scene(up, gateway, tap, folder)
