@@ -33,23 +33,7 @@ def main() -> None:
 
 
 for command in (
-    *(
-        serve,
-        reload,
-        users,
-        invites,
-        wallets,
-        vouchers,
-        keys,
-        admin_keys,
-        usage,
-        models,
-        upstreams,
-        ledger,
-        audit,
-        backup,
-        config,
-    ),
-    *(check, doctor),
+    *(serve, reload, users, wallets, keys, admin_keys, usage, models, upstreams, ledger, audit, backup, config, check, doctor),
+    *(invites, vouchers),
 ):
     main.add_command(command)
