@@ -1,7 +1,7 @@
 """Passwords: what may be one, and argon2id with the parameters of OWASP's cheat sheet (19 MiB, 2 passes, 1 lane; read
 2026-11-20).
 
-Hashing takes some 40 ms of a core and 19 MiB: whoever calls does so in a thread, and sees to it that few run at once. A text is
+Hashing takes 20 to 80 ms of a core and 19 MiB: whoever calls does so in a thread, and sees to it that few run at once. A text is
 normalised first (NFKC, as NIST SP 800-63B §5.1.1.2 has it), so that the same keys on another keyboard make the same password.
 """
 

@@ -34,25 +34,7 @@ def main() -> None:
 
 
 for command in (
-    *(
-        serve,
-        reload,
-        users,
-        invites,
-        wallets,
-        vouchers,
-        keys,
-        admin_keys,
-        usage,
-        models,
-        plans,
-        upstreams,
-        ledger,
-        audit,
-        backup,
-        config,
-        check,
-        doctor,
-    ),
+    *(serve, reload, users, invites, wallets, vouchers, keys, admin_keys, usage, models, plans, upstreams),
+    *(ledger, audit, backup, config, check, doctor),
 ):
     main.add_command(command)

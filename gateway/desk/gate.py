@@ -31,9 +31,9 @@ CODE_PACE = Pace(free=5, first_ms=30_000, most_ms=HOUR_MS, forget_ms=24 * HOUR_M
 # New accounts and voucher codes, by address and by user.
 RARE_PACE = Pace(free=10, first_ms=10_000, most_ms=HOUR_MS, forget_ms=HOUR_MS)
 
-# Each takes 19 MiB and a core for some 40 ms: more at once would steal from the relay.
+# Each takes 19 MiB and a core for 20 to 80 ms: more at once would steal from the relay.
 HASHES_AT_ONCE = 2
-# One second and a half of waiting, then 503.
+# A second or two of waiting, then 503.
 HASHES_WAITING_MAX = 64
 
 TICKET_MS = 5 * MINUTE_MS
