@@ -63,8 +63,12 @@ MEANINGS: Mapping[Code, tuple[str, str]] = {
         "Compare the start of your key; ask for another. Not repeated by SDKs.",
     ),
     "balance_too_low": (
-        "The wallet, or a spend cap of the key, cannot pay for this request.",
+        "The wallet cannot pay for this request.",
         "Top up, or ask for a smaller answer.",
+    ),
+    "cap_reached": (
+        "A spend cap of the key (per day, per month or in all) is reached.",
+        "The message says which, and when it starts anew; the operator can raise it.",
     ),
     "forbidden": ("The key may not use this model, or not from this address.", "The message says what it may."),
     "not_found": ("No such model, request or path.", "See the list of models. The message suggests a near name."),
