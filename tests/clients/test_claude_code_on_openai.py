@@ -164,8 +164,11 @@ async def test_a_picture_that_a_tool_read_is_shown_to_the_model(scene: Scene) ->
 
 async def test_tokens_are_estimated_for_context(scene: Scene) -> None:
     alice = await scene.gateway.make_user("alice", "0")
-    ran = await claude(scene, as_bearer(alice), *ON_GPT, prompt="/context")
+    # Of a model that it does not know it believes a million tokens, unless it is told.
+    env = {**as_bearer(alice), "CLAUDE_CODE_MAX_CONTEXT_TOKENS": "128000"}
+    ran = await claude(scene, env, *ON_GPT, prompt="/context")
     assert ran.code == 0 and f"**Model:** {GPT}" in ran.json["result"]
+    assert "k / 128k (" in ran.json["result"]
     assert "| System tools | " in ran.json["result"]
     counts = [visit for visit in scene.tap.journal if visit.path.endswith("/count_tokens")]
     assert {visit.status for visit in counts} == {200}
