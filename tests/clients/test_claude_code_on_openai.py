@@ -144,6 +144,36 @@ async def test_parallel_tools_and_one_that_fails(scene: Scene) -> None:
     await scene.assert_settled()
 
 
+def tools_of(seen: Seen) -> set[str]:
+    return {tool["function"]["name"] for tool in seen.json["tools"]}
+
+
+async def test_a_deferred_tool_is_sent_once_it_was_searched_for(scene: Scene) -> None:
+    alice = await scene.gateway.make_user("alice")
+    scene.up.script(scripts.answer(Reply(text=(), tool="ToolSearch", tool_input={"query": "select:WebFetch", "max_results": 1})))
+    ran = await claude(scene, as_bearer(alice), *ON_GPT)
+    assert ran.json["result"] == SAID
+    first, second = map(tools_of, scene.served)
+    assert second - first == {"WebFetch"} and first < second
+    assert "DeferredToolPlaceholder" not in first
+    (found,) = results(scene.served[1]).values()
+    assert "WebFetch" in found
+    await scene.assert_settled()
+
+
+async def test_anthropics_own_web_search_fails_where_the_model_sees_it(scene: Scene) -> None:
+    alice = await scene.gateway.make_user("alice")
+    scene.up.script(scripts.answer(Reply(text=(), tool="WebSearch", tool_input={"query": "weather in Oslo"})))
+    ran = await claude(scene, as_bearer(alice), *ON_GPT, "--allowedTools", "WebSearch")
+    assert ran.json["result"] == SAID
+    statuses = [visit.status for visit in scene.asked]
+    assert statuses[0] == statuses[-1] == 200 and set(statuses[1:-1]) == {400}
+    (told,) = results(scene.served[1]).values()
+    assert told.startswith("Error: ") and "web_search_20250305 cannot be carried: the tool runs at Anthropic" in told
+    assert len(scene.served) == 2
+    await scene.assert_settled()
+
+
 async def test_a_picture_that_a_tool_read_is_shown_to_the_model(scene: Scene) -> None:
     alice = await scene.gateway.make_user("alice")
     home = scene.home()
@@ -164,8 +194,11 @@ async def test_a_picture_that_a_tool_read_is_shown_to_the_model(scene: Scene) ->
 
 async def test_tokens_are_estimated_for_context(scene: Scene) -> None:
     alice = await scene.gateway.make_user("alice", "0")
-    ran = await claude(scene, as_bearer(alice), *ON_GPT, prompt="/context")
+    # Of a model that it does not know it believes a million tokens, unless it is told.
+    env = {**as_bearer(alice), "CLAUDE_CODE_MAX_CONTEXT_TOKENS": "128000"}
+    ran = await claude(scene, env, *ON_GPT, prompt="/context")
     assert ran.code == 0 and f"**Model:** {GPT}" in ran.json["result"]
+    assert "k / 128k (" in ran.json["result"]
     assert "| System tools | " in ran.json["result"]
     counts = [visit for visit in scene.tap.journal if visit.path.endswith("/count_tokens")]
     assert {visit.status for visit in counts} == {200}
@@ -294,7 +327,7 @@ async def test_an_error_in_the_stream_and_cuts_are_repeated_whole_and_charged(sc
     assert [body["stream"] for _, body in requests(scene)] == [True, False] * 3
     for visit in scene.asked[::2]:
         assert b"event: error" in visit.answer and b"event: message_stop" not in visit.answer
-    assert [row["source"] for row in await scene.gateway.usage_rows()] == ["estimated", "reported"] * 3
+    assert [row["source"] for row in await scene.gateway.usage_rows()] == ["partial", "reported"] * 3
     await scene.assert_settled()
 
 

@@ -405,7 +405,7 @@ async def test_a_stream_that_breaks_off_never_looks_complete(scene: Scene, model
     assert got and {choice.finish_reason for chunk in got for choice in chunk.choices} == {None}
     assert len(scene.asked) == 1
     (row,) = await scene.gateway.usage_rows()
-    assert row["source"] == ("partial" if model == MODEL else "estimated")
+    assert row["source"] == "partial"
     await scene.assert_settled()
 
 
@@ -452,3 +452,27 @@ async def test_a_client_that_times_out_on_a_whole_answer_still_pays_for_it(scene
     finished.set()
     await scene.assert_settled()
     assert [row["source"] for row in await scene.gateway.usage_rows()] == ["reported"]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_claudes_thinking_lives_on_in_a_message_that_is_sent_back_as_it_came(scene: Scene, streamed: bool) -> None:
+    alice = await scene.gateway.make_user("alice")
+    thought = Reply(thinking=("Let me ", "see."), text=("A moment.",), tool="get_weather", tool_input={"town": "Oslo"})
+    scene.up.script(scripts.answer(thought), scripts.answer(Reply(text=("Rain.",))))
+    asked: Any = {"model": MODEL, "tools": [WEATHER], "reasoning_effort": "low"}
+    async with client_of(scene, alice) as client:
+        if streamed:
+            async with client.chat.completions.stream(messages=MESSAGES, **asked) as stream:
+                asking = await stream.get_final_completion()
+        else:
+            asking = await client.chat.completions.create(messages=MESSAGES, **asked)
+        message = asking.choices[0].message
+        assert message.tool_calls is not None
+        assert message.model_extra is not None and message.model_extra["reasoning_content"] == "Let me see."
+        result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "rain"}
+        answer = await client.chat.completions.create(messages=[*MESSAGES, message, result], **asked)
+    assert answer.choices[0].message.content == "Rain."
+    turn = scene.served[1].json["messages"][1]["content"]
+    assert turn[0] == {"type": "thinking", "thinking": "Let me see.", "signature": "c2lnbmF0dXJl"}
+    assert [block["type"] for block in turn] == ["thinking", "text", "tool_use"]
+    await scene.assert_settled()

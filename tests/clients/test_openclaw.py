@@ -19,6 +19,8 @@ from tests.upstreams.replies import Reply
 
 pytestmark = [pytest.mark.clients, needs_openclaw, pytest.mark.timeout(240)]
 
+README = Path(__file__).resolve().parents[2] / "README.md"
+
 
 @pytest.fixture
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
@@ -28,8 +30,11 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
 
 async def test_a_plain_turn_with_and_without_v1(scene: Scene) -> None:
     alice = await scene.gateway.make_user("alice")
+    config = README.read_text().partition("OpenClaw (`")[2].partition("```json\n")[2].partition("```")[0]
+    config = config.replace("http://127.0.0.1:8080", scene.url).replace("sk-pgrid-…", alice.secret)
     runs = await together(
-        openclaw(scene, alice.secret), openclaw(scene, alice.secret, base_url=f"{scene.url}/api/v1", model="claude-haiku-5-5")
+        openclaw(scene, alice.secret, config=config),
+        openclaw(scene, alice.secret, base_url=f"{scene.url}/api/v1", model="claude-haiku-5-5"),
     )
     for ran in runs:
         assert ran.code == 0, ran.told
@@ -39,6 +44,7 @@ async def test_a_plain_turn_with_and_without_v1(scene: Scene) -> None:
     assert {visit.headers["x-api-key"] for visit in scene.asked} == {alice.secret}
     assert sorted(seen.model for seen in scene.served) == ["claude-haiku-5-5", MODEL]
     assert {visit.body for visit in scene.asked} == {seen.body for seen in scene.served}
+    assert all(b"cache_control" in visit.body for visit in scene.asked)
     assert alice.secret not in str([seen.headers for seen in scene.served])
     await scene.assert_settled()
 
@@ -114,6 +120,8 @@ async def test_tool_turns_wherever_one_side_speaks_openai(scene: Scene) -> None:
     assert sorted(served) == (
         [("/v1/chat/completions", LOCAL_THERE)] * 2 + [("/v1/chat/completions", GPT)] * 2 + [("/v1/messages", MODEL)] * 2
     )
+    # In this API it marks nothing for Claude's prompt cache; in the other it does.
+    assert not [seen for seen in scene.served if seen.model == MODEL and b"cache_control" in seen.body]
     # It renames tool ids here as well, in the call and in its result alike.
     for seen in scene.served:
         if b"the secret word is" not in seen.body:

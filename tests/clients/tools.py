@@ -419,11 +419,11 @@ async def openclaw(
     api: Literal["anthropic-messages", "openai-completions"] = "anthropic-messages",
     base_url: str = "",
     message: str = "say hi",
-    home: Path | None = None,
     config: Any = None,
+    home: Path | None = None,
     timeout_s: float = SECONDS_MAX,
 ) -> Ran:
-    """`openclaw agent --local --json` with `config`, else one like that of our docs page."""
+    """`openclaw agent --local --json` with `config` (a text, or what becomes JSON), else one of a single provider."""
     home = home or scene.home()
     provider = {
         "baseUrl": base_url or scene.url + ("/v1" if api == "openai-completions" else ""),
@@ -431,12 +431,12 @@ async def openclaw(
         "api": api,
         "models": [{"id": model, "name": model, "contextWindow": 200_000, "maxTokens": 8192, "input": ["text", "image"]}],
     }
-    config = config or {
+    usual = {
         "agents": {"defaults": {"model": {"primary": f"pgrid/{model}"}}},
         "models": {"mode": "merge", "providers": {"pgrid": provider}},
     }
     folder = home / ".openclaw"
     folder.mkdir()
-    (folder / "openclaw.json").write_text(json.dumps(config))
+    (folder / "openclaw.json").write_text(config if isinstance(config, str) else json.dumps(config or usual))
     argv = [NODE, OPENCLAW, "agent", "--local", "--agent", "main", "--session-id", "test", "--message", message, "--json"]
     return await run(argv, environment(scene, home, {}), home, timeout_s)
