@@ -9,20 +9,14 @@ Nothing is awaited between the first and the last thing that changes, so no requ
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import fields
 from typing import Any
 
-from gateway.access import Plan
 from gateway.config import Settings
-from gateway.desk.desk import Desk
-from gateway.desk.history import read_history
+from gateway.desk.history import load_history_under
 from gateway.desk.users import check_plans_in_use
 from gateway.errors import ClientError
 from gateway.house import House, build_caps, build_deployments, build_gate_rules, build_rules, build_stations
-from gateway.storage import database
 from gateway.switchboard import Switchboard
 
 FIXED = ("host", "port", "mounts")
@@ -32,7 +26,7 @@ async def reload(house: House, settings: Settings) -> list[str]:
     """Put `settings` in force; returns the names of the sections that changed. Raises ClientError, and then nothing changed."""
     old = house.settings
     _check_fixed(old, settings)
-    await _load_history(house.desk, settings.plans)
+    await load_history_under(house.desk, settings.plans)
     await check_plans_in_use(house.desk, settings.plans)
     changed = _changed(old, settings)
     _apply(house, settings)
@@ -49,20 +43,6 @@ def _check_fixed(old: Settings, new: Settings) -> None:
                 "restart it, or take the change back; nothing was reloaded",
                 param=option,
             )
-
-
-async def _load_history(desk: Desk, plans: Mapping[str, Plan]) -> None:
-    """For keys that the new plans limit by day, month or in all, and the old ones did not."""
-
-    def read() -> list[Any]:
-        with closing(database.open_reader(desk.database)) as conn:
-            return read_history(conn, missing, desk.booted_above_id, desk.clock.at_ms())
-
-    keys = [desk.keys.completed(key, plans) for key in desk.keys]
-    missing = {key.root_id for key in keys if key.terms.need_history and not desk.limits.is_loaded(key.root_id)}
-    if missing:
-        for history in await asyncio.to_thread(read):
-            desk.limits.load(*history)
 
 
 def _apply(house: House, settings: Settings) -> None:

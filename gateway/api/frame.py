@@ -176,14 +176,14 @@ def came_by_a_stranger(house: House, request: web.Request) -> bool:
 
     A proxy on this machine that nobody named would make all the world look local.
     """
-    if not any(name in request.headers for name in _FORWARDING):
+    if not any(name in request.headers for name in FORWARDING):
         return False
     hops = ",".join(request.headers.getall("x-forwarded-for", [])).split(",")
     return not client_is_trusted_proxy(house, request) or not _is_address(hops[-1].strip())
 
 
 # What proxies say of their clients (RFC 7239, RFC 9110 §7.6.3, nginx's and Caddy's habits); only the first is read.
-_FORWARDING = ("x-forwarded-for", "forwarded", "x-real-ip", "x-forwarded-host", "x-forwarded-proto", "via")
+FORWARDING = ("x-forwarded-for", "forwarded", "x-real-ip", "x-forwarded-host", "x-forwarded-proto", "via")
 
 
 def _is_address(text: str) -> bool:

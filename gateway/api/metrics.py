@@ -26,6 +26,7 @@ from aiohttp import web
 
 from gateway import metrics
 from gateway.access import unauthenticated
+from gateway.api.frame import FORWARDING
 from gateway.api.sink import HttpSink
 from gateway.config.upstreams import is_loopback
 from gateway.errors import ClientError
@@ -37,9 +38,6 @@ from gateway.storage.database import SQLITE_VERSION
 from gateway.version import VERSION
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-# A proxy's marks. It stands on this machine and before the whole world: what it forwards is never taken for this machine's.
-_FORWARDED = ("x-forwarded-for", "x-real-ip", "forwarded", "via")
-
 Labels = tuple[str, ...]
 # (labels, value): a whole number as it is, anything else as its text.
 Samples = Iterable[tuple[Labels, int | str]]
@@ -68,7 +66,8 @@ def render(house: House, measured: Mapping[str, int]) -> bytes:
 
 def _check_allowed(house: House, inbound: Inbound) -> None:
     """Raises ClientError `forbidden` where nobody else may look, `unauthenticated` for a token that is not the one."""
-    if is_loopback(inbound.address) and not any(inbound.header(name) for name in _FORWARDED):
+    # A proxy stands on this machine and before the whole world: what it forwards is never taken for this machine's.
+    if is_loopback(inbound.address) and not any(inbound.header(name) for name in FORWARDING):
         return
     token = house.settings.metrics_token.get_secret_value()
     if not token:

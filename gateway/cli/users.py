@@ -28,6 +28,7 @@ from gateway.cli.context import (
     yes_option,
 )
 from gateway.cli.desk_client import perform
+from gateway.desk.csv_text import render_csv
 from gateway.desk.user_rows import BYTES_MAX
 from gateway.money import format_usd
 from gateway.passwords import CHARS_MAX
@@ -206,9 +207,8 @@ def import_(place: Place, file: Path, dry_run: bool, as_json: bool) -> None:
         return
     made = [user for user in done["users"] if "secret" in user]
     if made:
-        out(_csv_line("name", "key_name", "key"))
-    for user in made:
-        out(_csv_line(user["name"], user["key_name"], user["secret"]))
+        rows = [[user["name"], user["key_name"], user["secret"]] for user in made]
+        out(render_csv(["name", "key_name", "key"], rows, quote_all=True).removesuffix("\r\n"))
     would = "Nothing was done. It would be: " if dry_run else ""
     users = f"{counted(done['created'], 'user')} made, {done['existing']} there already"
     topups = f"{counted(done['topups'], 'top-up')} ({usd(done['topped_up_usd'])})"
@@ -231,12 +231,6 @@ def _read_csv(file: Path) -> str:
         raise Refusal("invalid_request", f"{file} is not UTF-8 text at byte {error.start}; save it as CSV UTF-8") from None
     except OSError as error:
         raise Refusal("invalid_request", f"{file} cannot be read: {error.strerror}") from None
-
-
-def _csv_line(*cells: str) -> str:
-    """RFC 4180, all in quotes; what a spreadsheet would take for a formula is made a text (owasp.org, "CSV Injection")."""
-    texts = ("'" + cell if cell.startswith(("=", "+", "-", "@")) else cell for cell in cells)
-    return ",".join('"' + text.replace('"', '""') + '"' for text in texts)
 
 
 # "-5" is an amount, to be refused in its own words.

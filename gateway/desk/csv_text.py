@@ -1,4 +1,4 @@
-"""CSV that a spreadsheet opens without obeying it. RFC 4180: lines end with CR LF, quotes only where they are needed."""
+"""CSV that a spreadsheet opens without obeying it. RFC 4180: lines end with CR LF."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ _FORMULA = re.compile(r"\s*[=+\-@]|[\t\r\n]")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 
 
-def render_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """None becomes an empty cell; a text that a spreadsheet would calculate gets an apostrophe before it."""
+def render_csv(header: Sequence[str], rows: Iterable[Sequence[object]], *, quote_all: bool = False) -> str:
+    """None becomes an empty cell; a text that a spreadsheet would calculate gets an apostrophe before it.
+
+    Quotes only where they are needed, or around every cell for whoever copies single lines by hand.
+    """
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\r\n")
+    writer = csv.writer(text, lineterminator="\r\n", quoting=csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL)
     writer.writerow(header)
     writer.writerows([_cell(value) for value in row] for row in rows)
     return text.getvalue()

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from gateway.wire.anthropic_usage import UsageReader
+from gateway.wire.openai import KEEP_ALIVE
 from gateway.wire.openai_to_anthropic_answers import (
     UNREADABLE,
     Block,
@@ -37,7 +38,6 @@ from gateway.wire.openai_to_anthropic_answers import (
 )
 from gateway.wire.sse import event_data
 
-KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 
 
