@@ -14,6 +14,7 @@ from gateway.usage import Usage
 from tests.desk_tools import act
 from tests.gateway_tools import MODEL, Gateway, ScriptedUpstream, open_gateway, settings_text, until
 from tests.upstreams import scripts
+from tests.upstreams.exchange import Exchange
 from tests.upstreams.replies import Reply
 
 USAGE = Usage(input_tokens=500, output_tokens=100)
@@ -161,6 +162,31 @@ async def test_a_model_that_is_taken_away_while_a_request_for_it_waits_is_not_fo
         gone = await waiting
         assert (gone.status, gone.error["type"]) == (404, "not_found_error")
         assert len(up.journal) == 1
+        await gateway.assert_settled()
+
+
+async def test_a_request_that_fails_over_after_a_reload_pays_what_it_was_held_at(tmp_path: Path) -> None:
+    released = asyncio.Event()
+
+    async def fail_late(exchange: Exchange) -> None:
+        await released.wait()
+        await scripts.refuse(500)(exchange)
+
+    async with (
+        ScriptedUpstream(default=fail_late) as one,
+        ScriptedUpstream(default=scripts.answer(Reply(usage=USAGE))) as two,
+        open_gateway(tmp_path, one.url, two.url) as gateway,
+    ):
+        alice = await gateway.make_user("alice")
+        running = asyncio.ensure_future(gateway.ask(alice))
+        await until(lambda: len(one.journal) == 1)
+        await reload(gateway.house, read(tmp_path, one.url, two.url, more='[billing]\nfactor = "3"\n'))
+        released.set()
+        assert (await running).status == 200
+        assert 10 * 10**9 - gateway.balance(alice) == COST
+        one.default = two.default
+        assert (await gateway.ask(alice)).status == 200
+        assert 10 * 10**9 - gateway.balance(alice) == COST + 3 * COST
         await gateway.assert_settled()
 
 

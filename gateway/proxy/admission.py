@@ -98,6 +98,7 @@ async def admit(walk: Walk, inbound: Inbound, key: Key, model: Model, call: Call
         cached_estimate=asked.cached_tokens,
         output_max=(call.max_tokens or max(member.max_output_tokens for member in walk.catalog.members(model))) * call.choices,
         discount=discount,
+        offered=walk.router.deployments(model.id),
     )
     walk.running[inbound.request_id] = running
     return running

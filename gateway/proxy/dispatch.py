@@ -141,7 +141,7 @@ async def _attempt(walk: Walk, running: Running, deployment: Deployment, number:
             if not 200 <= status < 300:
                 body = await read_whole(incoming, ERROR_BODY_BYTES_MAX, idle_s=walk.rules.idle_s, total_s=walk.rules.total_s)
                 raise judge_refusal(station, incoming, body, bridge)
-            paid = for_key(deployment, running.key.factors)
+            paid = for_key(_as_offered(running, deployment), running.key.factors)
             answer = await _accept(walk, running, paid, station, bridge, incoming, on_silence)
         except BaseException:
             incoming.abort()
@@ -164,6 +164,11 @@ async def _attempt(walk: Walk, running: Running, deployment: Deployment, number:
                 upstream_request_id=request_id,
             )
         )
+
+
+def _as_offered(running: Running, deployment: Deployment) -> Deployment:
+    """A reload may have come since the request was admitted: it pays what it was held at, if that place was offered then."""
+    return next((each for each in running.offered if each.place == deployment.place), deployment)
 
 
 def _bridge(walk: Walk, running: Running, station: Station, deployment: Deployment) -> Bridge:

@@ -108,8 +108,9 @@ Discount = tuple[str, str]
 class Running:
     """One admitted request until its hold is resolved, and with it what it has reserved of the key's limits (`lease`).
 
-    `acknowledged`: the hold is on disk. `opened`: the client has its first byte, nothing can change any more. `gone`: it left.
-    `at`: whose answer it is being given, until the books are closed.
+    `offered`: who might serve it when it was admitted, at the prices that its hold was made from. `acknowledged`: the hold is on
+    disk. `opened`: the client has its first byte, nothing can change any more. `gone`: it left. `at`: whose answer it is being
+    given, until the books are closed.
     """
 
     inbound: Inbound
@@ -126,6 +127,7 @@ class Running:
     cached_estimate: int
     output_max: int
     discount: Discount | None
+    offered: tuple[Deployment, ...]
     attempts: list[AttemptRow] = field(default_factory=list)
     had_progress: bool = False
     at: Deployment | None = None
