@@ -155,8 +155,12 @@ class Worker:
 
     def kill(self) -> list[str]:
         """What else it had said until its death; a line that was cut is not said."""
+        assert self.process.stdout is not None and self.process.stdin is not None
         self.process.kill()
-        said, _ = self.process.communicate(timeout=30)
+        said = self.process.stdout.read()  # not communicate(): it reads past what readline() has buffered, and begins in a line
+        self.process.wait(30)
+        self.process.stdout.close()
+        self.process.stdin.close()
         return [line for line in said.splitlines(keepends=True) if line.endswith("\n")]
 
 
