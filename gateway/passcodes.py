@@ -65,6 +65,14 @@ def show_totp_secret(secret: bytes) -> str:
     return base64.b32encode(secret).decode().rstrip("=")
 
 
+def parse_totp_secret(text: str) -> bytes:
+    """The other way round. Raises ValueError."""
+    secret = base64.b32decode(text)
+    if len(secret) != SECRET_BYTES:
+        raise ValueError("not as long as ours")
+    return secret
+
+
 def totp_uri(secret: bytes, issuer: str, account: str) -> str:
     """What the QR code says (github.com/google/google-authenticator/wiki/Key-Uri-Format, read 2026-11-20)."""
     # A colon would end the issuer.

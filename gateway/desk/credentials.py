@@ -19,7 +19,7 @@ from gateway.desk.desk import Desk
 from gateway.desk.jobs import whole
 from gateway.desk.signin import SignedIn, Visit, check_session, count_code, follow, look, open_session, take_code
 from gateway.errors import ClientError
-from gateway.passcodes import hash_code, make_recovery_codes, make_totp_secret, show_totp_secret, totp_uri
+from gateway.passcodes import hash_code, make_recovery_codes, make_totp_secret, parse_totp_secret, show_totp_secret, totp_uri
 from gateway.passwords import check_password, hash_password, verify_password
 from gateway.sessions import HOUR_MS, Session, make_token
 from gateway.storage import audit_log, credentials, sessions
@@ -68,6 +68,14 @@ async def begin_totp(desk: Desk, visit: Visit, session: Session, *, password: st
 
     await desk.writer.run(job)
     return {"secret": show_totp_secret(secret), "uri": totp_uri(secret, desk.gate.rules.issuer, session.user_name)}
+
+
+def totp_uri_of(desk: Desk, session: Session, secret: str) -> str:
+    """What the QR code of a proposed secret says, when the page comes again with it. Raises ClientError for what is no secret."""
+    try:
+        return totp_uri(parse_totp_secret(secret), desk.gate.rules.issuer, session.user_name)
+    except ValueError:
+        raise refused("this form cannot be read; begin anew") from None
 
 
 @whole

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import sqlite3
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from gateway.access import DEFAULT_PLAN, Key, Plan
@@ -22,6 +23,20 @@ from gateway.storage.ledger import LedgerWriter
 from gateway.storage.readonly import snapshot
 
 Role = Literal["user", "admin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A user as their own pages need them."""
+
+    id: int
+    name: str
+    email: str | None
+    role: Role
+    plan: str
+    wallet_id: int
+    low_balance_nanos: int | None
+    created_at_ms: int
 
 
 @whole
@@ -94,6 +109,15 @@ def list_users(conn: sqlite3.Connection) -> list[dict[str, Any]]:
     """Everybody, in the order in which they came, with the state of the wallet."""
     with snapshot(conn):
         return [{**user, **_state_of_wallet(conn, user["id"])} for user in users.list_users(conn)]
+
+
+def get_member(conn: sqlite3.Connection, user_id: int) -> Member:
+    """Raises LookupError for an id that is nobody's; people are never deleted."""
+    with snapshot(conn):
+        found = users.get_user(conn, user_id)
+        wallet_id = get_wallet(conn, user_id)["id"]
+    fields = ("id", "name", "email", "role", "plan", "low_balance_nanos", "created_at_ms")
+    return Member(**{name: found[name] for name in fields}, wallet_id=wallet_id)
 
 
 def show_user(conn: sqlite3.Connection, *, user: str) -> dict[str, Any]:

@@ -24,6 +24,14 @@ def any_user(conn: sqlite3.Connection) -> bool:
     return conn.execute("select 1 from users limit 1").fetchone() is not None
 
 
+def get_user(conn: sqlite3.Connection, user_id: int) -> dict[str, Any]:
+    """Raises LookupError if there is none of this id."""
+    row = conn.execute(f"{_SELECT} where id = ?", (user_id,)).fetchone()
+    if row is None:
+        raise LookupError(user_id)
+    return _user(row)
+
+
 def find_user(conn: sqlite3.Connection, name: str) -> dict[str, Any] | None:
     row = conn.execute(f"{_SELECT} where name = ?", (name,)).fetchone()
     return None if row is None else _user(row)

@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qsl, urlsplit
 
 from aiohttp import web
 
 from gateway.api.guard import read_body
-from gateway.errors import ClientError
+from gateway.errors import ClientError, GatewayError
 
 FORM_BYTES_MAX = 16_384
 _FIELDS_MAX = 64
 
 
-async def read_form(request: web.Request) -> dict[str, str]:
+class Form:
+    """What was typed, and what is wrong with it: `errors` by field, "" for what belongs to none."""
+
+    def __init__(self, fields: Mapping[str, str] | None = None) -> None:
+        self._fields = dict(fields or {})
+        self.errors: dict[str, str] = {}
+
+    def get(self, name: str, default: str = "") -> str:
+        """The text of a field without blanks at its ends; `default` where it was not sent."""
+        return self._fields[name].strip() if name in self._fields else default
+
+    def raw(self, name: str) -> str:
+        """As it was typed: a password may begin with a blank."""
+        return self._fields.get(name, "")
+
+    def take(self, name: str) -> str:
+        """What is the frame's own, and no concern of the page."""
+        return self._fields.pop(name, "")
+
+    def has(self, name: str) -> bool:
+        """Whether it was sent: how a ticked box is told from one that is not."""
+        return name in self._fields
+
+    def names(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def refuse(self, error: GatewayError) -> None:
+        """Note a refusal of the desk beside the field that it names; commands say the name first, a page has it above."""
+        field = error.param or ""
+        message = error.message.removeprefix(f"{field}: ") if field else error.message
+        self.errors[field] = message[:1].upper() + message[1:] + ("" if message.endswith((".", "!", "?")) else ".")
+
+
+async def read_form(request: web.Request) -> Form:
     """The fields of a form, each once. Raises ClientError, `forbidden` if another site's page sent it."""
     check_origin(request)
     if request.content_type != "application/x-www-form-urlencoded":
@@ -26,7 +60,7 @@ async def read_form(request: web.Request) -> dict[str, str]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         raise ClientError("invalid_request", "A field of this form was sent twice.")
-    return fields
+    return Form(fields)
 
 
 def check_origin(request: web.Request) -> None:

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from gateway.api.frame import client_is_trusted_proxy
 from gateway.api.sink import HttpSink
+from gateway.desk.signin import find_session
 from gateway.errors import GatewayError
 from gateway.house import House
 from gateway.proxy.walk import Inbound
@@ -45,11 +46,13 @@ CACHING = (("cache-control", "private, no-cache"), ("vary", "accept, cookie"))
 
 THEMES = ("system", "light", "dark")
 _THEME = re.compile(r"(?:^|;)\s*theme=(light|dark)\s*(?:;|$)")
+_SESSION = re.compile(r"(?:^|;)\s*(?:__Host-)?session=([A-Za-z0-9_-]+)\s*(?:;|$)")
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?", re.ASCII)
 
 # What people are told by status, where the error's own message is for programs.
 _TITLES = {
     400: "That cannot be read",
+    401: "Signed out",
     403: "Not allowed",
     404: "Not found",
     405: "Not offered",
@@ -62,14 +65,18 @@ _TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Who looks at a page: the theme that they chose ("system": as their device has it)."""
+    """Who looks at a page: the theme that they chose ("system": as their device has it), and as whom they are signed in, ""
+    for nobody. It says what a page of everybody's shows in its corner, and opens nothing."""
 
     theme: str
+    user_name: str
 
     @classmethod
-    def of(cls, inbound: Inbound) -> Reader:
-        chosen = _THEME.search(inbound.header("cookie"))
-        return cls(chosen.group(1) if chosen else "system")
+    def of(cls, house: House, inbound: Inbound) -> Reader:
+        cookies = inbound.header("cookie")
+        chosen, token = _THEME.search(cookies), _SESSION.search(cookies)
+        session = find_session(house.desk, token.group(1)) if token else None
+        return cls(chosen.group(1) if chosen else "system", session.user_name if session else "")
 
 
 class Pages:
@@ -89,7 +96,7 @@ class Pages:
         """`here` is the page's own path, to which the theme's form returns; "" for a page that has none."""
         settings = self._house.settings
         shown = self._environment.get_template(template).render(
-            brand=settings.brand, demo=settings.demo_only, reader=Reader.of(inbound), here=here, **values
+            brand=settings.brand, demo=settings.demo_only, reader=Reader.of(self._house, inbound), here=here, **values
         )
         return shown.encode()
 

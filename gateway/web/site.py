@@ -1,6 +1,7 @@
 """All pages on their paths, beside the API. Where both have one (/models), whoever names text/html in `Accept` gets the page.
 
-/  /models  /models/ID  /docs/…  /docs/….md  /llms.txt  /llms-full.txt  /static/…  /theme
+/  /models  /models/ID  /docs/…  /docs/….md  /llms.txt  /llms-full.txt  /static/…  /theme    and, of those who are signed in or
+come to be: ROUTES
 """
 
 from __future__ import annotations
@@ -17,11 +18,17 @@ from gateway.api.sink import HttpSink
 from gateway.errors import ClientError
 from gateway.house import House
 from gateway.proxy.walk import Inbound
+from gateway.web import entry
+from gateway.web.dashboard import settings
 from gateway.web.forms import local_path, read_form
 from gateway.web.manual import FIRST, GROUPS, ORDER, TITLES, Manual
 from gateway.web.models import list_models, show_model
+from gateway.web.page import Hall, Route
 from gateway.web.pages import MARKDOWN, SECURITY_HEADERS, THEMES, Pages, answer_text, base_url
 from gateway.web.static import Static
+
+# Every page that knows whom it is for, each room's beside it.
+ROUTES: tuple[Route, ...] = (*entry.ROUTES, *settings.ROUTES)
 
 AioHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -35,6 +42,7 @@ class Site:
         self._house = house
         self._static = Static()
         self._pages = Pages(house, self._static)
+        self._hall = Hall(self._pages)
         self._manual = Manual(house)
         self.models = self._page("GET", "page/models", functools.partial(list_models, self._pages))
         self.model = self._page("GET", "page/model", functools.partial(show_model, self._pages))
@@ -42,6 +50,9 @@ class Site:
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """After the API's paths: of two that are the same, the first one added answers."""
+        for route in ROUTES:
+            handler = self._page(None, f"page/{route.name}", functools.partial(self._hall.serve, route))
+            router.add_route("*", route.path, handler)
         for path, handler in (
             ("/", self._page("GET", "page/home", self._home)),
             ("/models", self.models),

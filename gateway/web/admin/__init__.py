@@ -1,0 +1,2 @@
+"""What admins see and do: everybody's accounts, upstreams, prices, the ledger. Acts are those of the desk, so that each leaves
+its audit row."""

@@ -1,0 +1,2 @@
+"""What users see of their own: wallet, keys, requests, settings. A page here asks for the signed-in user's things and no other's:
+whatever an id in its path names, the look-up takes the user's own id too, and what is not theirs is not there."""
