@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 from gateway.desk.acts import WRITES
 from gateway.desk.audit import list_audit
+from gateway.desk.keys import MONEY_LIMITS
 from gateway.errors import ClientError
 from gateway.web.forms import Form
 from gateway.web.page import Page, Route
@@ -65,7 +66,7 @@ def changes(entry: Mapping[str, Any]) -> list[Change]:
     return [
         Change(_name(name), _value(name, before.get(name)) if before else None, _value(name, after.get(name)) if after else None)
         for name in {**before, **after}
-        if before.get(name) is not None or after.get(name) is not None
+        if any(state.get(name) not in (None, "", []) for state in (before, after))
     ]
 
 
@@ -96,6 +97,8 @@ def _value(name: str, value: Any) -> str:
         return plain(value)
     if isinstance(value, int) and name.endswith("_at_ms"):
         return stamp(value)
+    if name in MONEY_LIMITS:
+        return f"${value}"
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return ", ".join(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -36,7 +36,7 @@ def limits_told(key: Mapping[str, Any]) -> str:
         elif name in MONEY_LIMITS:
             told.append(f"${value} {words.removeprefix('dollars ')}")
         else:
-            told.append(f"{count(value)} {words}")
+            told.append(f"{count(value)} {words.replace('requests', 'request') if value == 1 else words}")
     told += [f"{name}: {', '.join(key[name])}" for name in LISTS if key[name] is not None]
     return "; ".join(told + ([f"price × {key['factor']}"] if key["factor"] != "1" else []))
 
