@@ -230,6 +230,9 @@ class Hall:
                 return
         if request.method == "POST":
             page.form = await read_form(request)
+            # A body may take its time, in which the session may have ended.
+            if token is not None and find_session(house.desk, token) is None:
+                raise _signed_out()
             expected = token if session is not None else form_token
             if not expected or not is_csrf_token(expected, page.form.take("csrf")):
                 raise ClientError(
@@ -261,6 +264,10 @@ def is_secure(house: House, request: web.Request) -> bool:
 
 async def _ask_to_sign_in(page: Page) -> None:
     if page.request.method == "POST":
-        raise ClientError("unauthenticated", "Your session has ended, and nothing was changed. Sign in, and send this again.")
+        raise _signed_out()
     wanted = local_path(page.request.rel_url.raw_path_qs)
     await page.go(f"{LOGIN_PATH}?{urlencode({'next': wanted})}" if wanted != HOME_PATH else LOGIN_PATH)
+
+
+def _signed_out() -> ClientError:
+    return ClientError("unauthenticated", "Your session has ended, and nothing was changed. Sign in, and send this again.")
