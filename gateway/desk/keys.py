@@ -165,10 +165,12 @@ async def update_key(
             check(ledger.conn, old, new)
         before, after = audited(old), audited(new)
         changed = {option for option in after if after[option] != before[option]}
-        if changed:
+        # What an operator says holds against the key's user, also where it was so before.
+        told = changed if check is not None else changed | changes.keys()
+        if told:
             states = {
-                "before": {option: before[option] for option in changed},
-                "after": {option: after[option] for option in changed},
+                "before": {option: before[option] for option in told},
+                "after": {option: after[option] for option in told},
             }
             audit_log.record(ledger.conn, at_ms, actor, "keys.update", f"key:{key_id}", **states)
         return secret_hash, new, bool(changed)

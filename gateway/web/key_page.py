@@ -44,12 +44,14 @@ ROUTES = (Route(PATH, "key", "anyone", get=show_field, post=show_key),)
 
 def _find(page: Page) -> Key:
     """The key that was typed. Raises ClientError: it is none, or not from here, or there were too many tries."""
-    desk, party = page.desk, party_of(page.inbound.address)
+    desk, party, typed = page.desk, party_of(page.inbound.address), page.form.get("key")
+    if not typed:
+        raise ClientError("invalid_request", "Paste the whole key.", param="key")
     desk.gate.shown_keys.check(party, desk.clock.now_ms())
     desk.gate.shown_keys.count(party, desk.clock.now_ms())
     try:
         # As the API reads a header.
-        key = desk.keys.authenticate([("x-api-key", page.form.get("key"))], desk.key_prefix, page.now_ms)
+        key = desk.keys.authenticate([("x-api-key", typed)], desk.key_prefix, page.now_ms)
         check_address(key, page.inbound.address)
     except ClientError as error:
         error.param = "key"
