@@ -21,7 +21,7 @@ from gateway.errors import ClientError
 from gateway.house import House
 from gateway.proxy.walk import Inbound
 from gateway.web import entry, key_page
-from gateway.web.dashboard import keys, overview, settings
+from gateway.web.dashboard import keys, overview, settings, wallet
 from gateway.web.forms import local_path, read_form
 from gateway.web.manual import FIRST, GROUPS, ORDER, TITLES
 from gateway.web.models import list_models, show_model
@@ -35,6 +35,7 @@ ROUTES: tuple[Route, ...] = (
     *key_page.ROUTES,
     *overview.ROUTES,
     *keys.ROUTES,
+    *wallet.ROUTES,
     *settings.ROUTES,
 )
 
