@@ -23,7 +23,7 @@ from gateway.usage import Usage
 from gateway.web.text import about, count, exact, plain, spent
 from tests.desk_tools import MODEL, act, authenticate, open_request, settle_request, void_request
 from tests.web.scene import NOW_MS, Scene, open_scene
-from tests.web.test_browser import AXE, CHROMIUM, DESK, PHONE, browsing, needs_axe, tab
+from tests.web.browser import AXE, CHROMIUM, DESK, PHONE, browsing, needs_axe, tab
 from tests.web.tools import Visitor, make_visitor, open_site
 
 DAY_MS = 86_400_000
