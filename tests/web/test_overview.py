@@ -22,8 +22,8 @@ from gateway.storage.rows import DetailRow, HoldRow, ResolutionRow, Served
 from gateway.usage import Usage
 from gateway.web.text import about, count, exact, plain, spent
 from tests.desk_tools import MODEL, act, authenticate, open_request, settle_request, void_request
-from tests.web.scene import NOW_MS, Scene, open_scene
 from tests.web.browser import AXE, CHROMIUM, DESK, PHONE, browsing, needs_axe, tab
+from tests.web.scene import NOW_MS, Scene, open_scene
 from tests.web.tools import Visitor, make_visitor, open_site
 
 DAY_MS = 86_400_000
@@ -87,8 +87,8 @@ async def test_every_figure_is_that_of_the_api_and_the_ledger(rolled_up: str, tm
         today = (await usage(scene, secret, "group_by=day&start=2026-11-20"))["total"]
         month = (await usage(scene, secret, "group_by=day&start=2026-11-01"))["total"]
 
-        assert today["requests"] == 1
-        assert tile(page, "Spent today").startswith(f"{spent(today['cost_nanos'])}|1 request, ")
+        assert today["requests"] > 1
+        assert tile(page, "Spent today").startswith(f"{spent(today['cost_nanos'])}|{today['requests']} requests, ")
         assert tile(page, "Spent in November") == f"{spent(month['cost_nanos'])}|{count(month['requests'])} requests"
         writes = sum(month["cache_creation"].values())
         prompt = month["input_tokens"] + month["cache_read_input_tokens"] + writes
