@@ -22,8 +22,8 @@ from gateway.storage.rows import DetailRow, HoldRow, ResolutionRow, Served
 from gateway.usage import Usage
 from gateway.web.text import about, count, exact, plain, spent
 from tests.desk_tools import MODEL, act, authenticate, open_request, settle_request, void_request
+from tests.web.browser import assert_no_sideways_scroll, browsing, find_barriers, needs_axe, needs_chromium, tab
 from tests.web.scene import NOW_MS, Scene, open_scene
-from tests.web.test_browser import AXE, CHROMIUM, DESK, PHONE, browsing, needs_axe, tab
 from tests.web.tools import Visitor, make_visitor, open_site
 
 DAY_MS = 86_400_000
@@ -357,7 +357,7 @@ async def test_a_month_that_begins(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here")
+@needs_chromium
 @needs_axe
 async def test_in_a_browser_nothing_keeps_people_out(tmp_path: Path) -> None:
     """axe-core finds nothing, the policy nothing to complain of, and no width scrolls sideways: with figures and without."""
@@ -371,14 +371,6 @@ async def test_in_a_browser_nothing_keeps_people_out(tmp_path: Path) -> None:
                 await page.goto("/dashboard")
                 for summary in await page.locator(".chart-table summary").all():
                     await summary.click()
-                await page.evaluate(AXE.read_text())
-                for scheme, viewport in (("light", DESK), ("light", PHONE), ("dark", DESK), ("dark", PHONE)):
-                    await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-                    await page.set_viewport_size(viewport)  # type: ignore[arg-type]
-                    found = await page.evaluate("axe.run(document)")
-                    told = [(each["id"], each["impact"], each["nodes"][0]["html"][:200]) for each in found["violations"]]
-                    assert told == [], (name, scheme, viewport)
-                for width in (1440, 1024, 800, 390, 320):
-                    await page.set_viewport_size({"width": width, "height": 800})
-                    assert await page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
+                assert await find_barriers(page) == [], name
+                await assert_no_sideways_scroll(page)
         await end_running(scene)
