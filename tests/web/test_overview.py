@@ -139,7 +139,7 @@ async def test_every_figure_is_that_of_the_api_and_the_ledger(rolled_up: str, tm
 
         # The latest: what runs, then what ended.
         latest = (await usage(scene, secret, "limit=8"))["data"]
-        assert re.findall(r"\?open=(req_\w+)#\1\"", page) == [row["request_id"] for row in latest]
+        assert re.findall(r"&amp;open=(req_\w+)#\1\"", page) == [row["request_id"] for row in latest]
         for row in latest:
             assert f'title="{plain(row["cost_nanos"])}"' in page
         assert page.count('class="sub">held<') == 2
@@ -214,7 +214,7 @@ async def test_a_new_account_is_shown_three_steps(tmp_path: Path) -> None:
         assert "Three steps to the first request" in page and "Create your first key" in page
         assert f'export ANTHROPIC_BASE_URL=<b class="mine">{gateway.url}</b>' in page
         assert 'class="tiles"' not in page and 'class="chart"' not in page and 'class="gauge' not in page
-        assert "Top up the wallet to go on" in words(page)
+        assert "Redeem a voucher, or ask your administrator" in words(page)
         key = await act(gateway.house, "keys.create", user="ada")
         await act(gateway.house, "wallets.topup", user="ada", amount="10", reference="first")
         page = await page_of(ada)
@@ -320,7 +320,7 @@ async def test_money_that_runs_out_is_said(tmp_path: Path) -> None:
         cost = await settle_request(gateway.house, request_id, key, usage=many)
         page = words(await page_of(ada))
         assert f"Owed ${cost - parse_usd('3'):,}"[:6] in page and "never from a later top-up" in page
-        assert "Top up the wallet to go on" in page
+        assert "Redeem a voucher, or ask your administrator" in page
         await act(gateway.house, "wallets.freeze", user="ada")
         assert "Frozen No request is let in" in words(await page_of(ada))
         await gateway.assert_settled()
