@@ -212,6 +212,8 @@ async def test_a_new_account_is_shown_three_steps(tmp_path: Path) -> None:
         ada = await make_visitor(gateway, "ada", balance="0")
         page = await page_of(ada)
         assert "Three steps to the first request" in page and "Create your first key" in page
+        home = await page_of(ada, "/")
+        assert "One URL, one" in home and 'href="/dashboard">Dashboard' in home, "the start page is everybody's"
         assert f'export ANTHROPIC_BASE_URL=<b class="mine">{gateway.url}</b>' in page
         assert 'class="tiles"' not in page and 'class="chart"' not in page and 'class="gauge' not in page
         assert "Redeem a voucher, or ask your administrator" in words(page)
