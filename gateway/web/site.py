@@ -20,8 +20,7 @@ from gateway.desk.signin import look
 from gateway.errors import ClientError
 from gateway.house import House
 from gateway.proxy.walk import Inbound
-from gateway.web import entry, key_page
-from gateway.web.dashboard import keys, settings
+from gateway.web import admin, dashboard, entry, key_page
 from gateway.web.forms import local_path, read_form
 from gateway.web.manual import FIRST, GROUPS, ORDER, TITLES
 from gateway.web.models import list_models, show_model
@@ -30,7 +29,7 @@ from gateway.web.pages import MARKDOWN, SECURITY_HEADERS, THEMES, Pages, answer_
 from gateway.web.static import Static
 
 # Every page that knows whom it is for, each room's beside it.
-ROUTES: tuple[Route, ...] = (*entry.ROUTES, *key_page.ROUTES, *keys.ROUTES, *settings.ROUTES)
+ROUTES: tuple[Route, ...] = (*entry.ROUTES, *key_page.ROUTES, *dashboard.ROUTES, *admin.ROUTES)
 
 AioHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
