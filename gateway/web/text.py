@@ -22,7 +22,8 @@ MINUS = "−"
 
 def usd(nanos: int) -> str:
     """Dollars with as many decimals as it takes: $4.00, $0.0125."""
-    return f"{MINUS if nanos < 0 else ''}${format_usd(abs(nanos))}"
+    whole, _, decimals = format_usd(abs(nanos)).partition(".")
+    return f"{MINUS if nanos < 0 else ''}${int(whole):,}.{decimals}"
 
 
 def spent(nanos: int) -> str:
