@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import aiosqlite
@@ -50,7 +50,8 @@ Transports = dict[type[HttpTransport] | type[DemoTransport], HttpTransport | Dem
 
 @dataclass(slots=True)
 class House:
-    """`settings` are those in force; a reload replaces them (reload.py)."""
+    """`settings` are those in force; a reload replaces them (reload.py). `at_closing` are called first of all when it closes: by
+    what would run on for ever, and has nothing to settle."""
 
     settings: Settings
     data_dir: Path
@@ -61,6 +62,7 @@ class House:
     transports: Transports
     notifier: Notifier
     closing: bool = False
+    at_closing: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def database(self) -> Path:
@@ -73,6 +75,8 @@ class House:
         cancels them, and they are void.
         """
         self.closing = True
+        for end in self.at_closing:
+            end()
         if self.walk.tasks:
             await asyncio.wait(list(self.walk.tasks), timeout=limit_s)
         self.walk.closing = True

@@ -21,6 +21,7 @@ from gateway.proxy.walk import Inbound
 from gateway.web import entry
 from gateway.web.dashboard import settings
 from gateway.web.forms import local_path, read_form
+from gateway.web.live import Live
 from gateway.web.manual import FIRST, GROUPS, ORDER, TITLES, Manual
 from gateway.web.models import list_models, show_model
 from gateway.web.page import Hall, Route
@@ -42,7 +43,7 @@ class Site:
         self._house = house
         self._static = Static()
         self._pages = Pages(house, self._static)
-        self._hall = Hall(self._pages)
+        self._hall = Hall(self._pages, Live(house, self._pages))
         self._manual = Manual(house)
         self.models = self._page("GET", "page/models", functools.partial(list_models, self._pages))
         self.model = self._page("GET", "page/model", functools.partial(show_model, self._pages))
