@@ -7,11 +7,19 @@ Plain functions on a reader's connection (or the writer's, inside a job). Whose 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from typing import Any
 
 import aiosqlite
 
 from gateway.storage.ledger import request_reference
+
+
+def find_other_upstream(conn: sqlite3.Connection, names: Collection[str]) -> str | None:
+    """The name of an upstream that has served, and is none of these; the first one that is found."""
+    marks = ", ".join("?" * len(names))
+    row = conn.execute(f"select upstream from usage where upstream not in ({marks}) limit 1", tuple(names)).fetchone()  # noqa: S608 (question marks)
+    return None if row is None else str(row[0])
 
 
 def find_usage(conn: sqlite3.Connection, request_id: int) -> dict[str, Any] | None:

@@ -183,6 +183,7 @@ class Manual:
         return {
             "brand": settings.brand,
             "base_url": Plain(_BASE),
+            "signup": Plain(settings.web.signup),
             "prefix": Plain(settings.brand.key_prefix),
             "key": Plain(settings.brand.key_prefix + "YOUR-KEY"),
             "slug": Plain(re.sub(r"[^a-z0-9]+", "-", settings.brand.name.lower()).strip("-") or "gateway"),
