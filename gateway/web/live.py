@@ -1,6 +1,6 @@
 """Parts of pages that stay up to date: server-sent events (HTML Living Standard §9.2, read 2026-11-20) that bring ready HTML.
 
-    every 2 s, per audience (one user; all admins together)       however many look, it is read and rendered once
+    every 2 s or rarer, per audience (one user; all admins together)       however many look, it is read and rendered once
       whose session has ended leaves ─▶ read, render ─▶ changed? ─▶ wake the viewers ─▶ each is sent the latest
 
 A room declares a part with one line, and its page includes the same template:
@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 EVENT_STREAM = "text/event-stream"
 TICK_S = 2.0
+# What takes long to read (a database of many users on a small machine) is read less often: 2 % of the time at most.
+REST_PER_READ = 50
 KEEP_ALIVE_S = 15.0
 # Whoever does not take what they are sent within this time is let go.
 WRITE_S = 10.0
@@ -149,9 +151,11 @@ class Live:
 
     async def _keep(self, key: tuple[str, int], audience: _Audience) -> None:
         """Look and tell until nobody looks on."""
+        loop = asyncio.get_running_loop()
         try:
             # A first viewer is there before this runs.
             while audience.viewers:
+                begun_s = loop.time()
                 for viewer in audience.viewers:
                     if not self._may_look(audience.part, viewer):
                         viewer.end("session")
@@ -165,7 +169,8 @@ class Live:
                         audience.frame = frame
                         for viewer in audience.viewers:
                             viewer.wake.set()
-                await asyncio.sleep(TICK_S)
+                took_s = loop.time() - begun_s
+                await asyncio.sleep(max(TICK_S, took_s * REST_PER_READ))
         finally:
             del self._audiences[key]
 

@@ -24,6 +24,7 @@ from aiohttp import web
 from gateway.api.frame import check_method
 from gateway.api.sink import HttpSink
 from gateway.desk.desk import Desk
+from gateway.desk.operation import broken_invariants
 from gateway.desk.signin import Visit, find_session, look, must_set_up_totp, sign_out
 from gateway.desk.users import Member, get_member
 from gateway.errors import ClientError
@@ -203,6 +204,7 @@ class Page:
             "base_url": base_url(self.house, self.request),
             "now_ms": self.now_ms,
             "query": self.query,
+            "attention": _attention(self.house) if member is not None and member.role == "admin" else {},
         }
 
     @property
@@ -283,6 +285,15 @@ def cookie_name(name: str, secure: bool) -> str:
 def is_secure(house: House, request: web.Request) -> bool:
     """Whether the reader's own way here is TLS, be it that of a proxy."""
     return base_url(house, request).startswith("https:")
+
+
+def _attention(house: House) -> dict[str, int]:
+    """How many things an admin should look at, by the path of the page that has them; from memory alone, as every page asks."""
+    upstreams = house.desk.upstreams.show()
+    return {
+        "/admin/upstreams": sum(each["state"] == "cooling" or bool(each["resting_models"]) for each in upstreams),
+        "/admin/ledger": broken_invariants() + (not house.writer.accepting),
+    }
 
 
 async def _ask_to_sign_in(page: Page) -> None:

@@ -231,7 +231,7 @@ async def test_who_does_not_read_is_let_go(told: Told, monkeypatch: pytest.Monke
     monkeypatch.setattr(live, "WRITE_S", 0.3)
     async with open_site(tmp_path) as gateway:
         ada, eve = await make_visitor(gateway, "ada", role="admin"), await make_visitor(gateway, "eve", role="admin")
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]), limit=1024)
+        _, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]), limit=1024)
         writer.write(
             f"GET /admin/test-live HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\ncookie: {ada._cookie()}\r\n\r\n".encode()
         )
