@@ -1,4 +1,4 @@
-"""How the house goes, for the operator: what it earned, what failed, who needs attention, what runs. Reads only.
+"""How the house goes, for the operator: what it earned, what failed, who needs attention. Reads only.
 
     revenue − refunded − upstream cost = margin
 
@@ -10,15 +10,12 @@ at list price. What wallets could not pay (`overrun`) is no revenue; it is told 
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from gateway import metrics
 from gateway.ids import lowest_id, render_id
-from gateway.proxy.walk import Running
 from gateway.storage import operation, reports
 from gateway.storage.readonly import snapshot
 from gateway.storage.reports import Range
@@ -60,17 +57,6 @@ class Books:
     checkpoint: tuple[int, int] | None
 
 
-@dataclass(frozen=True, slots=True)
-class InFlight:
-    """Requests that run now. `places` are (model, upstream, how many), the most first; upstream "" before it has answered."""
-
-    total: int
-    streams: int
-    oldest_ms: int
-    oldest_id: str
-    places: list[tuple[str, str, int]]
-
-
 def read_books(conn: sqlite3.Connection, at_ms: int, low_balance_nanos: int) -> Books:
     """`low_balance_nanos` is that of the configuration."""
     day_ms = at_ms - at_ms % DAY_MS
@@ -107,20 +93,6 @@ def earned(conn: sqlite3.Connection, start_ms: int, at_ms: int) -> Earned:
         upstream_nanos=total["upstream_nanos"],
         unknown=total["upstream_unknown"],
         overrun_nanos=total["cost_nanos"] - total["paid_nanos"],
-    )
-
-
-def in_flight(running: Iterable[Running], streams: int, now_ms: int) -> InFlight:
-    """`now_ms` is the running clock."""
-    requests = list(running)
-    places = Counter((each.model.id, each.at.upstream if each.at is not None else "") for each in requests)
-    oldest = min(requests, key=lambda each: each.inbound.received_ms, default=None)
-    return InFlight(
-        total=len(requests),
-        streams=streams,
-        oldest_ms=now_ms - oldest.inbound.received_ms if oldest is not None else 0,
-        oldest_id=oldest.inbound.text_id if oldest is not None else "",
-        places=[(model, upstream, count) for (model, upstream), count in sorted(places.items(), key=lambda item: -item[1])],
     )
 
 

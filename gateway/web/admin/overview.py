@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from gateway import metrics
-from gateway.desk.operation import broken_invariants, in_flight, read_books
+from gateway.desk.operation import broken_invariants, read_books
 from gateway.desk.signin import look
 from gateway.desk.users import Member
 from gateway.house import House
+from gateway.proxy.walk import Running
 from gateway.web.page import Page, Route, live_route
 
 PATH = "/admin"
@@ -69,6 +72,17 @@ CAUSES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """Requests that run now. `places` are (model, upstream, how many), the most first; upstream "" before it has answered."""
+
+    total: int
+    streams: int
+    oldest_ms: int
+    oldest_id: str
+    places: list[tuple[str, str, int]]
+
+
 async def show_overview(page: Page) -> None:
     await page.show("admin/overview.html", **await read_overview(page.house, page.member))
 
@@ -82,7 +96,7 @@ async def read_overview(house: House, member: Member) -> Mapping[str, Any]:
     hit = {LIMITS.get(name, name): count for name, count in metrics.limits_hit.most_common() if count}
     return {
         "books": books,
-        "flight": in_flight(walk.running.values(), len(walk.streams), walk.clock.now_ms()),
+        "flight": _in_flight(walk.running.values(), len(walk.streams), walk.clock.now_ms()),
         "in_flight_max": walk.rules.max_in_flight,
         "upstreams": desk.upstreams.show(),
         "writer": {"accepting": writer.accepting, "pending": writer.pending, "lag_ms": writer.lag_ms},
@@ -99,3 +113,20 @@ ROUTES = (
     Route(PATH, "admin/overview", "admin", get=show_overview),
     live_route(f"{PATH}/live", "admin/overview/live", "admin", "admin/_overview_live.html", read_overview),
 )
+
+
+# ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _in_flight(running: Iterable[Running], streams: int, now_ms: int) -> InFlight:
+    """`now_ms` is the running clock."""
+    requests = list(running)
+    places = Counter((each.model.id, each.at.upstream if each.at is not None else "") for each in requests)
+    oldest = min(requests, key=lambda each: each.inbound.received_ms, default=None)
+    return InFlight(
+        total=len(requests),
+        streams=streams,
+        oldest_ms=now_ms - oldest.inbound.received_ms if oldest is not None else 0,
+        oldest_id=oldest.inbound.text_id if oldest is not None else "",
+        places=[(model, upstream, count) for (model, upstream), count in sorted(places.items(), key=lambda item: -item[1])],
+    )
