@@ -61,10 +61,10 @@ def start_chores(walk: Walk, desk: Desk, notifier: Notifier, retention_days: Cal
         await prove_rollups(desk)
 
     async def audit_recent() -> None:
-        await run_audit(desk, since_checkpoint=True)
+        await run_audit(desk, "hourly", since_checkpoint=True)
 
     async def audit_whole() -> None:
-        await run_audit(desk)
+        await run_audit(desk, "daily")
 
     chores: tuple[tuple[float, Callable[[], Awaitable[None]]], ...] = (
         (1, tick),
