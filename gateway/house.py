@@ -105,6 +105,7 @@ async def open_house(settings: Settings, data_dir: Path, clock: Clock | None = N
                     chore.cancel()
                 await asyncio.gather(*chores, return_exceptions=True)
                 await house.desk.checking.close()
+                await house.desk.backing_up.close()
                 await house.drain(settings.timeouts.shutdown_s)
                 await house.notifier.close()
                 for transport in house.transports.values():

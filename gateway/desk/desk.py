@@ -65,4 +65,5 @@ class Desk:
     booted_above_id: int
     # The audit that somebody asked for at a page.
     checking: Errand = field(default_factory=lambda: Errand("an audit"))
+    backing_up: Errand = field(default_factory=lambda: Errand("a backup"))
     reload: Callable[[str | None], Awaitable[dict[str, Any]]] | None = None

@@ -19,11 +19,8 @@ from gateway.errors import ClientError
 from gateway.house import House
 from gateway.proxy.walk import Inbound
 from gateway.web import entry
-<<<<<<< HEAD
+from gateway.web.admin import ledger, system
 from gateway.web.admin import overview as admin_overview
-=======
-from gateway.web.admin import ledger
->>>>>>> house
 from gateway.web.dashboard import settings
 from gateway.web.forms import local_path, read_form
 from gateway.web.live import Live
@@ -34,11 +31,13 @@ from gateway.web.pages import MARKDOWN, SECURITY_HEADERS, THEMES, Pages, answer_
 from gateway.web.static import Static
 
 # Every page that knows whom it is for, each room's beside it.
-<<<<<<< HEAD
-ROUTES: tuple[Route, ...] = (*entry.ROUTES, *settings.ROUTES, *admin_overview.ROUTES)
-=======
-ROUTES: tuple[Route, ...] = (*entry.ROUTES, *settings.ROUTES, *ledger.ROUTES)
->>>>>>> house
+ROUTES: tuple[Route, ...] = (
+    *entry.ROUTES,
+    *settings.ROUTES,
+    *admin_overview.ROUTES,
+    *ledger.ROUTES,
+    *system.ROUTES,
+)
 
 AioHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
