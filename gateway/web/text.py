@@ -90,6 +90,14 @@ def about(number: int) -> str:
     raise AssertionError
 
 
+def file_size(number: int) -> str:
+    """A size of files or memory: 512 kB, 36.2 MB, 1.4 GB; powers of ten, as disks are sold."""
+    for unit, letters in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if number >= unit:
+            return f"{number / unit:,.1f} {letters}"
+    return f"{count(number)} B"
+
+
 def percent(share: float) -> str:
     """A share of 1 with one decimal: 94.4 %."""
     return f"{share * 100:.1f} %"
@@ -183,7 +191,7 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
         *(usd, spent, had, spent4, exact, precise, plain),
-        *(count, size, about, percent, duration),
+        *(count, size, about, file_size, percent, duration),
         *(when, day, date, iso_day, month, stamp, clock_and_day, host),
     )
 }
