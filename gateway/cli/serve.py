@@ -23,7 +23,7 @@ from gateway.cli.context import Place, place_options, url_on_this_machine
 from gateway.config import ConfigError, Settings
 from gateway.config.errors import Problem
 from gateway.desk.configuration import reload_configuration
-from gateway.desk.first_start import Credentials, first_start, has_users, reverse_demo_credit
+from gateway.desk.first_start import Credentials, check_never_real, first_start, has_users, reverse_demo_credit
 from gateway.desk.users import check_plans_in_use
 from gateway.errors import ClientError, GatewayError, HouseError
 from gateway.house import House, open_house
@@ -73,6 +73,8 @@ async def _serve(place: Place, settings: Settings, host: str | None, port: int |
     async with AsyncExitStack() as stack:
         house = await _open_when_free(stack, settings, data_dir)
         await check_plans_in_use(house.desk, settings.plans)
+        if place.config is None:
+            await check_never_real(house.desk, {upstream.name for upstream in settings.upstreams})
         reloader = _Reloader(house, place, host, port, tls)
         house.desk.reload = reloader.reload
         loop.add_signal_handler(signal.SIGHUP, reloader.hang_up)

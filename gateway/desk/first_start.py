@@ -6,13 +6,15 @@ The key may live on in somebody's log, so what is left of the credit is taken ba
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from gateway.desk.credentials import create_link
 from gateway.desk.desk import Desk
 from gateway.desk.keys import create_key
 from gateway.desk.users import create_user
-from gateway.storage import audit_log, users, wallets
+from gateway.errors import HouseError
+from gateway.storage import audit_log, calls, users, wallets
 from gateway.storage.ledger import LedgerWriter
 
 ACTOR = "first start"
@@ -36,6 +38,19 @@ class Credentials:
 
 async def has_users(desk: Desk) -> bool:
     return await desk.writer.run(lambda ledger: users.any_user(ledger.conn))
+
+
+async def check_never_real(desk: Desk, upstreams: Collection[str]) -> None:
+    """Of a start without a configuration, whose `upstreams` are the demo's: raises HouseError if others served from here before.
+    Its users would pay for what a demo answers, because a file was moved."""
+    others = await desk.writer.run(lambda ledger: calls.find_other_upstream(ledger.conn, upstreams))
+    if others:
+        raise HouseError(
+            "unavailable",
+            f"there is no configuration, but the upstream {others!r} has served from this data directory: without one, users "
+            "would be charged for answers of the built-in demo. Put the file back, or name it with --config; for a demo, name "
+            "another directory with --data-dir",
+        )
 
 
 async def first_start(desk: Desk, credit_nanos: int) -> Credentials | None:

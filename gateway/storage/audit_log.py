@@ -64,3 +64,18 @@ def list_entries(
     columns = ("id", "at_ms", "actor", "action", "subject", "before", "after")
     entries = [dict(zip(columns, row, strict=True)) for row in rows]
     return [{**entry, **{state: json.loads(entry[state] or "null") for state in ("before", "after")}} for entry in entries]
+
+
+def list_settings_of_key(conn: sqlite3.Connection, root_id: int) -> list[tuple[str, str, dict[str, Any], dict[str, Any]]]:
+    """(actor, action, before, after) of all that was said of the settings of a key and of those that took its place, in order."""
+    rows = conn.execute(
+        """
+        select actor, action, before, after
+        from audit_log
+        where action in ('keys.create', 'keys.update')
+          and subject in (select 'key:' || id from keys where root_id = ?)
+        order by id
+        """,
+        (root_id,),
+    ).fetchall()
+    return [(actor, action, json.loads(before or "{}"), json.loads(after or "{}")) for actor, action, before, after in rows]
