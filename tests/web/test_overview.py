@@ -87,8 +87,9 @@ async def test_every_figure_is_that_of_the_api_and_the_ledger(rolled_up: str, tm
         today = (await usage(scene, secret, "group_by=day&start=2026-11-20"))["total"]
         month = (await usage(scene, secret, "group_by=day&start=2026-11-01"))["total"]
 
-        assert today["requests"] == 1
-        assert tile(page, "Spent today").startswith(f"{spent(today['cost_nanos'])}|1 request, ")
+        assert today["requests"] > 1
+        told = f"{spent(today['cost_nanos'])}|{count(today['requests'])} requests, "
+        assert tile(page, "Spent today").startswith(told)
         assert tile(page, "Spent in November") == f"{spent(month['cost_nanos'])}|{count(month['requests'])} requests"
         writes = sum(month["cache_creation"].values())
         prompt = month["input_tokens"] + month["cache_read_input_tokens"] + writes
@@ -333,10 +334,7 @@ async def test_what_changes_can_be_had_alone(tmp_path: Path) -> None:
         ines = await scene.visitor("ines")
         page, live = await page_of(ines), await page_of(ines, "/dashboard/live")
         assert "<html" not in live and "<h1" not in live
-        parts = re.split(r"(?=<section class=\"sheet\"|<dl class=\"tiles\")", live.strip())[1:]
-        assert [re.findall(r'id="(live-\w+)"', part) for part in parts] == [["live-wallet"], ["live-tiles"], ["live-requests"]]
-        for part in parts:
-            assert part.strip() in page
+        assert live.strip().startswith('<section class="sheet" aria-label="Wallet"') and live.strip() in page
         await end_running(scene)
 
 
