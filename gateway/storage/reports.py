@@ -201,13 +201,16 @@ def _sources(asked: Range, measures: dict[str, str], *, detail: bool) -> str:
 
 
 def _rolled(asked: Range, measures: dict[str, str], table: str, at: str, times: str, *, detail: bool) -> str:
-    # One search per hour or day, and wallet: the tables are in order of time.
+    # One search per hour or day, and wallet: the tables are in order of time. A session of a wallet has an index of its own.
     where = _where(asked, "r", session="r.session", agent="r.agent")
+    source = f"json_each(:{times}) as t cross join {table} as r on r.{at} = t.value"
+    if table == "usage_sessions" and asked.session is not None and asked.wallet_id is not None:
+        source = f"{table} as r indexed by usage_sessions_by_session where r.{at} >= :start and r.{at} < :end"
     return f"""
         select r.{at} - r.{at} % {DAY_MS} as day_at_ms, r.wallet_id, r.key_id, r.model,
           {"r.session, r.agent" if detail else "'' as session, '' as agent"}, {", ".join(f"r.{name}" for name in measures)},
           r.first_request_id
-        from json_each(:{times}) as t cross join {table} as r on r.{at} = t.value {where}
+        from {source} {where}
     """
 
 
