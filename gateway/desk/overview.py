@@ -19,7 +19,7 @@ from typing import Any
 
 from gateway.book import Book
 from gateway.pricing import Price, parse_terms, scale
-from gateway.storage import overview, reports
+from gateway.storage import overview, reports, requests
 from gateway.storage.keys import list_keys
 from gateway.storage.readonly import snapshot
 from gateway.storage.reports import Range
@@ -91,7 +91,7 @@ class Burn:
 @dataclass(frozen=True, slots=True)
 class Figures:
     """`days` are those of `DAYS` and of the month, each with its costs by model; `first_at_ms` None: nothing was ever settled;
-    `running` are the latest of those that run."""
+    `running` are the latest of those that run, `latest` those that ended, charged or not."""
 
     now_ms: int
     days: tuple[int, ...]
@@ -110,6 +110,11 @@ class Figures:
     @property
     def month_ms(self) -> int:
         return _month_ms(self.now_ms)
+
+    @property
+    def nothing_yet(self) -> bool:
+        """Of an account that has just been made."""
+        return self.first_at_ms is None and not self.latest
 
     @property
     def today(self) -> Sums:
@@ -147,7 +152,7 @@ def read_figures(conn: sqlite3.Connection, wallet_id: int, standing: Standing, n
         burn = _burn(conn, wallet_id, first_at_ms, now_ms)
         topped_up = overview.last_top_up(conn, wallet_id, now_ms)
         running = overview.list_running(conn, wallet_id, standing.holds)
-    latest, _ = reports.list_usage(conn, asked, limit=LATEST)
+        latest = requests.list_requests(conn, asked, None, running=False, limit=LATEST).rows
     ended = {row["request_id"] for row in latest}
     models: dict[int, dict[str, int]] = {day: {} for day in days}
     measures = {day: dict.fromkeys(OWN_MEASURES, 0) for day in days}

@@ -1,6 +1,6 @@
 """/dashboard: what one has and how long it lasts, what today and this month cost, where it went, and the latest requests.
 
-All of it below the heading changes with every request: /dashboard/live is that alone, for whoever keeps an open page fresh.
+All of it below the heading changes with every request, and is kept up to date while somebody looks.
 """
 
 from __future__ import annotations
@@ -18,27 +18,17 @@ from gateway.house import House
 from gateway.ids import render_id
 from gateway.storage.rollups import DAY_MS
 from gateway.web import charts
-from gateway.web.page import HOME_PATH, Page, Route
+from gateway.web.page import HOME_PATH, Page, Route, live_route
+from gateway.web.requests import prompt_of, state_of
 from gateway.web.text import about, percent, spent
 
 TOKEN_DAYS = 14
 SPARK_DAYS = 14
 _CLASSES = tuple(charts.Series(name, tone) for name, tone in charts.TOKEN_CLASSES.items())
-# How sure its figures are, as a state: tone, mark, words (`state` in _forms.html).
-_RESULTS = {
-    "reported": ("ok", "s-done", "Done"),
-    "estimated": ("", "s-half", "Cut short"),
-    "partial": ("bad", "s-bad", "Broke off"),
-    "recovered": ("warn", "s-warn", "Recovered"),
-}
 
 
 async def show_overview(page: Page) -> None:
     await page.show("dashboard/overview.html", **await read_overview(page.house, page.member))
-
-
-async def show_live(page: Page) -> None:
-    await page.show("dashboard/_overview_live.html", **await read_overview(page.house, page.member))
 
 
 async def read_overview(house: House, member: Member) -> dict[str, Any]:
@@ -49,14 +39,14 @@ async def read_overview(house: House, member: Member) -> dict[str, Any]:
         house.desk,
         lambda conn: (read_figures(conn, wallet_id, standing, now_ms), read_shares(conn, member.id, wallet_id, now_ms)),
     )
-    new = figures.first_at_ms is None and not standing.holds
+    new = figures.nothing_yet and not standing.holds
     shown = {} if new else {**_tiles(figures), **_charts(house, figures), **_went(figures, shares)}
     return {"new": new, "figures": figures, "shares": shares, **_wallet(house, member, standing, figures), **shown}
 
 
 ROUTES = (
     Route(HOME_PATH, "overview", "user", get=show_overview),
-    Route(f"{HOME_PATH}/live", "overview/live", "user", get=show_live),
+    live_route(f"{HOME_PATH}/live", "overview/live", "user", "dashboard/_overview_live.html", read_overview),
 )
 
 
@@ -88,9 +78,10 @@ def _tiles(figures: Figures) -> dict[str, Any]:
             "share": charts.spark([int(10_000 * day.cache_share) for day in recent]),
             "saved": charts.spark([max(0, day.saved_nanos) for day in recent]),
         },
-        "results": _RESULTS,
         "running": [{**row, "id": render_id(row["request_id"])} for row in figures.running],
-        "latest": [{**row, "id": render_id(row["request_id"])} for row in figures.latest],
+        "latest": [
+            {**row, "id": render_id(row["request_id"]), "told": state_of(row), "prompt": prompt_of(row)} for row in figures.latest
+        ],
     }
 
 
