@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.async_api import expect
 
 from gateway.clock import rfc3339
 from gateway.desk.rollups import in_slices
@@ -382,3 +383,30 @@ async def test_in_a_browser_nothing_keeps_people_out(tmp_path: Path) -> None:
                 assert await find_barriers(page) == [], name
                 await assert_no_sideways_scroll(page)
         await end_running(scene)
+
+
+@pytest.mark.timeout(240)
+@needs_chromium
+async def test_in_a_browser_a_request_that_ends_shows_by_itself(tmp_path: Path) -> None:
+    """Without a reload, and without closing what the reader has opened; from the three steps to the first figures too."""
+    async with open_scene(tmp_path, requests_per_day=6) as scene, browsing() as browser:
+        scene.keys["new", "first"] = await act(scene.gateway.house, "keys.create", user="new", name="first")
+        await act(scene.gateway.house, "wallets.topup", user="new", amount="5", reference="first")
+        for owner in (("ines", "openclaw-home"), ("new", "first")):
+            visitor = await scene.visitor(owner[0])
+            async with tab(browser, scene.gateway) as page:
+                await page.context.add_cookies(
+                    [{"name": name, "value": value, "url": scene.gateway.url} for name, value in visitor.cookies.items()]
+                )
+                await page.goto("/dashboard")
+                await expect(page.locator("[data-live-note]")).to_contain_text("Live")
+                for summary in await page.locator(".chart-table summary").all():
+                    await summary.click()
+                request_id = await scene.request(owner, "claude-haiku-5-5", Usage(input_tokens=9, output_tokens=900))
+                row = page.locator(f"#row-{render_id(request_id)}")
+                await expect(row).to_contain_text("Done", timeout=30_000)
+                assert await page.locator(".chart-table[open]").count() == (2 if owner[0] == "ines" else 0)
+                await row.get_by_role("link").click()
+                await expect(page.locator(f"#{render_id(request_id)}")).to_be_visible()
+        await end_running(scene)
+        await scene.gateway.assert_settled()
