@@ -153,7 +153,9 @@ def read_figures(conn: sqlite3.Connection, wallet_id: int, standing: Standing, n
         topped_up = overview.last_top_up(conn, wallet_id, now_ms)
         running = overview.list_running(conn, wallet_id, standing.holds)
         latest = requests.list_requests(conn, asked, None, running=False, limit=LATEST).rows
+    # What ended since the book was asked stands among the latest.
     ended = {row["request_id"] for row in latest}
+    running = [{**row, "held_nanos": standing.holds[row["request_id"]]} for row in running if row["request_id"] not in ended]
     models: dict[int, dict[str, int]] = {day: {} for day in days}
     measures = {day: dict.fromkeys(OWN_MEASURES, 0) for day in days}
     for row, _ in groups:
@@ -170,8 +172,7 @@ def read_figures(conn: sqlite3.Connection, wallet_id: int, standing: Standing, n
         first_at_ms=first_at_ms,
         burn=burn,
         topped_up=topped_up,
-        # What ended since the book was asked stands among the latest.
-        running=[{**row, "held_nanos": standing.holds[row["request_id"]]} for row in running if row["request_id"] not in ended],
+        running=running[:RUNNING],
         latest=latest,
     )
 

@@ -286,6 +286,28 @@ async def test_a_hold_that_is_not_on_disk_yet_counts_all_the_same(tmp_path: Path
         await gateway.assert_settled()
 
 
+async def test_many_keys_and_many_running_requests_are_told_in_sum(tmp_path: Path) -> None:
+    """Where the month went adds up to the month; what is held adds up to what is shown and how many more there are."""
+    async with open_site(tmp_path) as gateway:
+        ada = await make_visitor(gateway, "ada", balance="100")
+        costs = []
+        for number in range(1, 9):
+            made = await act(gateway.house, "keys.create", user="ada", name=f"key {number}")
+            request_id, key = await open_request(gateway.house, made["secret"])
+            costs.append(await settle_request(gateway.house, request_id, key, usage=Usage(output_tokens=1_000 * number)))
+        bars = re.search(r'<div class="bars-h">(.*?)</div>', await page_of(ada), re.DOTALL)
+        assert bars
+        told = re.findall(r">([^<]+)</a>.*?<span class=\"n\">([^<]+)</span>", bars.group(1))
+        dearest = [(f"key {number}", spent(costs[number - 1])) for number in (8, 7, 6, 5, 4)]
+        assert told == [*dearest, ("All other keys", spent(sum(costs[:3])))]
+        running = [await open_request(gateway.house, made["secret"], hold_nanos=10**6) for _ in range(11)]
+        page = await page_of(ada)
+        assert "for 11 running requests" in page and page.count('class="sub">held<') == 8 and "3 more requests run." in page
+        for request_id, key in running:
+            await void_request(gateway.house, request_id, key, "upstream_failed")
+        await gateway.assert_settled()
+
+
 async def test_names_are_no_markup(tmp_path: Path) -> None:
     """Of keys, sessions and models: shown as they are, in text, titles, tooltips and links."""
     async with open_site(tmp_path) as gateway:
