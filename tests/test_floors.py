@@ -46,6 +46,7 @@ NEIGHBOURS = {
     ("cli", "api"),  # `serve` serves
     ("doctor", "api"),  # examines what a server would do with its certificate and its parser
     ("cli", "doctor"),
+    ("cli", "web"),  # prints the link that a page opens
     ("__main__", "cli"),
 }  # fmt: skip
 NEVER = {
