@@ -103,18 +103,19 @@ def sum_usage(
 
 
 def dearest(conn: sqlite3.Connection, asked: Range, by: Dimension, *, limit: int) -> list[dict[str, Any]]:
-    """The groups of one dimension that cost most, with their measures; what has none (requests of no session) is left out.
+    """The groups of one dimension that cost most, with requests and cost; what has none (requests of no session) is left out.
 
     `asked` must begin and end with an hour.
     """
     assert asked.start_ms % HOUR_MS == asked.end_ms % HOUR_MS == 0
     column = COLUMNS[by]
+    measures = {name: OWN_MEASURES[name] for name in ("requests", "cost_nanos")}
     cursor = conn.execute(
         f"""
         select s.*{"".join(f", {told} as {name}" for told, name in _NAMES.get(by, {}).items())}
         from (
-          select {column}, {", ".join(f"sum({name}) as {name}" for name in OWN_MEASURES)}
-          from ({_sources(asked, OWN_MEASURES, detail=asked.of_detail or by in DETAIL)})
+          select {column}, {", ".join(f"sum({name}) as {name}" for name in measures)}
+          from ({_sources(asked, measures, detail=asked.of_detail or by in DETAIL)})
           where {column} <> ''
           group by {column}
           order by sum(cost_nanos) desc, {column}

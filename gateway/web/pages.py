@@ -102,6 +102,10 @@ class Pages:
         )
         return shown.encode()
 
+    def render_part(self, template: str, **values: object) -> bytes:
+        """A piece of a page by itself, without what only a page has."""
+        return self._environment.get_template(template).render(brand=self._house.settings.brand, **values).encode()
+
     async def answer(self, template: str, request: web.Request, inbound: Inbound, sink: HttpSink, **values: Any) -> None:
         await answer_text(self.render(template, inbound, request.path, **values), HTML, request, sink)
 

@@ -22,6 +22,7 @@ from gateway.house import House
 from gateway.proxy.walk import Inbound
 from gateway.web import admin, dashboard, entry, key_page
 from gateway.web.forms import local_path, read_form
+from gateway.web.live import Live
 from gateway.web.manual import FIRST, GROUPS, ORDER, TITLES
 from gateway.web.models import list_models, show_model
 from gateway.web.page import Hall, Route, find_visitor
@@ -43,7 +44,7 @@ class Site:
         self._house = house
         self._static = Static()
         self._pages = Pages(house, self._static)
-        self._hall = Hall(self._pages)
+        self._hall = Hall(self._pages, Live(house, self._pages))
         self.models = self._page("GET", "page/models", functools.partial(list_models, self._pages))
         self.model = self._page("GET", "page/model", functools.partial(show_model, self._pages))
         self.not_found = self._page(None, "page/unknown", _raise_not_found)

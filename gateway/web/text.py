@@ -22,7 +22,8 @@ MINUS = "−"
 
 def usd(nanos: int) -> str:
     """Dollars with as many decimals as it takes: $4.00, $0.0125."""
-    return f"{MINUS if nanos < 0 else ''}${format_usd(abs(nanos))}"
+    whole, _, decimals = format_usd(abs(nanos)).partition(".")
+    return f"{MINUS if nanos < 0 else ''}${int(whole):,}.{decimals}"
 
 
 def spent(nanos: int) -> str:
@@ -87,6 +88,14 @@ def about(number: int) -> str:
             shown = f"{number / unit:.3g}" if number < unit * 999.5 else count(round(number / unit))
             return f"{shown} {letter}"
     raise AssertionError
+
+
+def file_size(number: int) -> str:
+    """A size of files or memory: 512 kB, 36.2 MB, 1.4 GB; powers of ten, as disks are sold."""
+    for unit, letters in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if number >= unit:
+            return f"{number / unit:,.1f} {letters}"
+    return f"{count(number)} B"
 
 
 def percent(share: float) -> str:
@@ -182,7 +191,7 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
         *(usd, spent, had, spent4, exact, precise, plain),
-        *(count, size, about, percent, duration),
+        *(count, size, about, file_size, percent, duration),
         *(when, day, date, iso_day, month, stamp, clock_and_day, host),
     )
 }
