@@ -144,9 +144,8 @@ def prepare(file: Path) -> Facts:
             for offset in (0, count // 2)
         ]
         newest, middle = (render_id(cursor.fetchone()[0]) for cursor in ids)
-        first, last = one(
-            f"select date(min(at_ms) / 1000, 'unixepoch'), date(max(at_ms) / 1000, 'unixepoch') from usage where wallet_id = {wallet}"
-        )
+        day = "date({}(at_ms) / 1000, 'unixepoch')"
+        first, last = one(f"select {day.format('min')}, {day.format('max')} from usage where wallet_id = {wallet}")
         return Facts(
             *(str(user), int(str(user_id)), int(str(one(f"select min(id) from keys where user_id = {user_id}")[0]))),
             *(str(models[0][0]), str(models[-1][0])),
@@ -157,7 +156,7 @@ def prepare(file: Path) -> Facts:
 
 def paths(facts: Facts) -> Iterator[str]:
     """Every page, of something that is there; and usage as it is asked for."""
-    named = {"key": str(facts.key_id), "user": facts.user, "request": facts.middle}
+    named = {"key": str(facts.key_id), "user": str(facts.user_id), "request": facts.middle}
     for route in ROUTES:
         if route.get is not None:
             yield re.sub(r"\{(\w+)(?::[^}]*)?\}", lambda found: named.get(found.group(1), "1"), route.path)
