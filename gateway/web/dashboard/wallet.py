@@ -31,7 +31,7 @@ _CSV = ("at", "what", "count", "transfer", "request_id", "amount_usd", "balance_
 
 
 async def show_wallet(page: Page) -> None:
-    await page.show("dashboard/wallet.html", **_told(await _read(page)))
+    await page.show("dashboard/wallet.html", **_told(await _read(page, day=page.query.get("day"))))
 
 
 async def redeem(page: Page) -> None:
@@ -64,8 +64,8 @@ ROUTES = (
 # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _read(page: Page) -> Statement:
-    period = parse_period(page.now_ms, month=page.query.get("month"), day=page.query.get("day"))
+async def _read(page: Page, day: str | None = None) -> Statement:
+    period = parse_period(page.now_ms, month=page.query.get("month"), day=day)
     before = _before(page, period)
     user_id, since_ms, now_ms = page.me.user_id, page.member.created_at_ms, page.now_ms
     return await page.look(lambda conn: read_statement(conn, user_id, period, now_ms=now_ms, since_ms=since_ms, before=before))
