@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import aiosqlite
@@ -37,7 +37,7 @@ from gateway.notices import Notifier
 from gateway.proxy.walk import Door, Releases, Rules, Station, Walk
 from gateway.router import Deployment, Router
 from gateway.sessions import SessionRing
-from gateway.storage import admin_keys, audit, database, folder, keys, migrate, recovery, sessions, wallets
+from gateway.storage import admin_keys, audit, audits, database, folder, keys, migrate, recovery, sessions, wallets
 from gateway.storage.writer import Writer
 from gateway.switchboard import Switchboard
 from gateway.upstreams.demo import DemoTransport
@@ -50,7 +50,8 @@ Transports = dict[type[HttpTransport] | type[DemoTransport], HttpTransport | Dem
 
 @dataclass(slots=True)
 class House:
-    """`settings` are those in force; a reload replaces them (reload.py)."""
+    """`settings` are those in force; a reload replaces them (reload.py). `at_closing` are called first of all when it closes: by
+    what would run on for ever, and has nothing to settle."""
 
     settings: Settings
     data_dir: Path
@@ -61,6 +62,7 @@ class House:
     transports: Transports
     notifier: Notifier
     closing: bool = False
+    at_closing: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def database(self) -> Path:
@@ -73,6 +75,8 @@ class House:
         cancels them, and they are void.
         """
         self.closing = True
+        for end in self.at_closing:
+            end()
         if self.walk.tasks:
             await asyncio.wait(list(self.walk.tasks), timeout=limit_s)
         self.walk.closing = True
@@ -100,6 +104,8 @@ async def open_house(settings: Settings, data_dir: Path, clock: Clock | None = N
                 for chore in chores:
                     chore.cancel()
                 await asyncio.gather(*chores, return_exceptions=True)
+                await house.desk.checking.close()
+                await house.desk.backing_up.close()
                 await house.drain(settings.timeouts.shutdown_s)
                 await house.notifier.close()
                 for transport in house.transports.values():
@@ -258,7 +264,7 @@ def _open_ledger(path: Path, clock: Clock) -> tuple[sqlite3.Connection, int]:
             migrate.migrate(conn, path)
             boot_id = recovery.start_boot(conn, clock.at_ms(), VERSION)
             recovery.recover(conn, boot_id, clock.at_ms())
-            _audit_at_start(conn, path, clock.at_ms())
+            _audit_at_start(conn, path, clock)
         except BaseException:
             conn.close()
             raise
@@ -271,10 +277,12 @@ def _open_ledger(path: Path, clock: Clock) -> tuple[sqlite3.Connection, int]:
     return conn, boot_id
 
 
-def _audit_at_start(conn: sqlite3.Connection, path: Path, at_ms: int) -> None:
+def _audit_at_start(conn: sqlite3.Connection, path: Path, clock: Clock) -> None:
     """From the last checkpoint: start stays fast. A wallet whose books are broken is frozen; money is not guessed at."""
+    at_ms, began_ms = clock.at_ms(), clock.now_ms()
     with closing(database.open_reader(path)) as reader:
         report = audit.audit(reader, since_checkpoint=True)
+    audits.insert_audit(conn, report, at_ms=at_ms, took_ms=clock.now_ms() - began_ms, by="start", whole=False)
     tell_findings(report, at_ms)
     for wallet_id in report.wallets:
         wallets.set_frozen(conn, wallet_id, True)

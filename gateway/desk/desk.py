@@ -7,7 +7,7 @@ key ring. When it returns it is in force.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from gateway.admins import AdminRing
 from gateway.book import Book
 from gateway.catalog import Catalog
 from gateway.clock import Clock
+from gateway.desk.errand import Errand
 from gateway.desk.gate import Gate
 from gateway.limits import Limits
 from gateway.sessions import SessionRing
@@ -62,4 +63,7 @@ class Desk:
     sessions: SessionRing
     gate: Gate
     booted_above_id: int
+    # The audit that somebody asked for at a page.
+    checking: Errand = field(default_factory=lambda: Errand("an audit"))
+    backing_up: Errand = field(default_factory=lambda: Errand("a backup"))
     reload: Callable[[str | None], Awaitable[dict[str, Any]]] | None = None

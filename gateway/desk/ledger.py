@@ -1,33 +1,54 @@
-"""The audit, as an act: run on a connection of its own, in a thread, and remembered when it is clean."""
+"""The audit, as an act: run on a connection of its own, in a thread, and remembered, as a checkpoint too when it is clean."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import time
+import threading
 from contextlib import closing
 
 from gateway.desk.desk import Desk
 from gateway.metrics import alarm, audited
-from gateway.storage import audit, database, wallets
+from gateway.storage import audit, audits, database, wallets
 from gateway.storage.ledger import LedgerWriter
 
 # Between two slices, so that a long audit leaves the disk and the interpreter to the requests.
 PAUSE_S = 0.01
 
 
-async def run_audit(desk: Desk, *, since_checkpoint: bool = False) -> audit.Report:
-    """Audit the running house's ledger; a clean one becomes a checkpoint, a broken one rings and freezes whom it names."""
+class _Left(Exception):
+    """Nobody waits for this audit any more."""
+
+
+async def run_audit(desk: Desk, by: str, *, since_checkpoint: bool = False) -> audit.Report:
+    """Audit the running house's ledger; a clean one becomes a checkpoint, a broken one rings and freezes whom it names.
+
+    `by`: who asked for it, or when it is due. Cancelled, it ends with the slice that it is at.
+    """
+    left = threading.Event()
+
+    def pause() -> None:
+        if left.wait(PAUSE_S):
+            raise _Left
 
     def work() -> audit.Report:
         with closing(database.open_reader(desk.database)) as conn:
-            return audit.audit(conn, since_checkpoint=since_checkpoint, pause=lambda: time.sleep(PAUSE_S))
+            return audit.audit(conn, since_checkpoint=since_checkpoint, pause=pause)
 
-    report = await asyncio.to_thread(work)
-    if report.clean:
-        at_ms = desk.clock.at_ms()
-        await desk.writer.run(lambda ledger: audit.store_checkpoint(ledger.conn, report, at_ms))
-    tell_findings(report, desk.clock.at_ms())
+    began_ms = desk.clock.now_ms()
+    try:
+        report = await asyncio.to_thread(work)
+    finally:
+        left.set()
+    at_ms, took_ms = desk.clock.at_ms(), desk.clock.now_ms() - began_ms
+
+    def remember(ledger: LedgerWriter) -> None:
+        if report.clean:
+            audit.store_checkpoint(ledger.conn, report, at_ms)
+        audits.insert_audit(ledger.conn, report, at_ms=at_ms, took_ms=took_ms, by=by, whole=not since_checkpoint)
+
+    await desk.writer.run(remember)
+    tell_findings(report, at_ms)
     for wallet_id in report.wallets & {wallet.id for wallet in desk.book.wallets()}:
         desk.book.freeze(wallet_id)
         await desk.writer.run(functools.partial(_freeze, wallet_id))

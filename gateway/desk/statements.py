@@ -49,7 +49,7 @@ def audit_file(conn: sqlite3.Connection) -> dict[str, Any]:
 
 async def audit_house(desk: Desk, actor: str) -> dict[str, Any]:
     """The whole audit in the running house: paced, remembered when clean, and a bell rings when it is not."""
-    report = await run_audit(desk)
+    report = await run_audit(desk, actor)
 
     def render() -> dict[str, Any]:
         with closing(database.open_reader(desk.database)) as conn:
@@ -62,24 +62,24 @@ async def audit_house(desk: Desk, actor: str) -> dict[str, Any]:
 
 
 def _render_report(conn: sqlite3.Connection, report: audit.Report) -> dict[str, Any]:
-    names = {} if report.clean else _account_names(conn)
+    names = {} if report.clean else account_names(conn)
     return {
         "clean": report.clean,
         "transfers": report.transfer_id,
         "unknown_holds": report.unknown_holds,
         "findings": [
-            {"invariant": finding.invariant, "count": finding.count, "rows": [_named(row, names) for row in finding.rows]}
+            {"invariant": finding.invariant, "count": finding.count, "rows": [named(row, names) for row in finding.rows]}
             for finding in report.findings
         ],
     }
 
 
-def _account_names(conn: sqlite3.Connection) -> dict[int, str]:
+def account_names(conn: sqlite3.Connection) -> dict[int, str]:
     """What people call an account: a wallet by its user."""
     return _HOUSE_ACCOUNTS | {get_wallet(conn, user["id"])["id"]: f"wallet of {user['name']}" for user in users.list_users(conn)}
 
 
-def _named(row: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
+def named(row: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
     """The row, with the request's id as clients know it and the account's name right behind the number."""
     named: dict[str, Any] = {}
     for column, value in row.items():

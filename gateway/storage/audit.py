@@ -27,6 +27,15 @@ FINDINGS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
+class Invariant:
+    """What must hold, and the query that shows where it does not; `whole`: only a whole audit looks."""
+
+    name: str
+    sql: str
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One broken invariant with its offending rows (at most FINDINGS_SHOWN) and how many there were."""
 
@@ -182,6 +191,23 @@ _OWED = """
 """
 
 
+BALANCES = "2 balance = credits − debits, per account"
+OWED = "2b owed = overruns − collected, per wallet"
+FOREIGN_KEYS = "7 foreign keys"
+_FOREIGN_KEYS = "pragma foreign_key_check"
+
+
+def invariants() -> list[Invariant]:
+    """All that an audit proves, by number. The sums of two are counted by slices and compared with what accounts say."""
+    compared = (
+        Invariant(BALANCES, _MOVEMENTS),
+        Invariant(OWED, _OWED, whole=True),
+        Invariant(FOREIGN_KEYS, _FOREIGN_KEYS, whole=True),
+    )
+    queried = (Invariant(name, sql) for queries in (AT_ONCE, PER_REQUESTS, PER_TRANSFERS) for name, sql in queries.items())
+    return sorted((*compared, *queried), key=lambda each: _in_order(each.name))
+
+
 def audit(conn: sqlite3.Connection, *, since_checkpoint: bool = False, pause: Callable[[], None] = lambda: None) -> Report:
     """Run the invariants on a read-only connection; `pause` is called between slices."""
     add_functions(conn)
@@ -219,10 +245,10 @@ def audit(conn: sqlite3.Connection, *, since_checkpoint: bool = False, pause: Ca
         for name, sql in PER_REQUESTS.items():
             _run(conn, name, sql, bounds, findings)
         pause()
-    _compare("2 balance = credits − debits, per account", {row[0]: row[1] for row in accounts}, balances, findings)
+    _compare(BALANCES, {row[0]: row[1] for row in accounts}, balances, findings)
     if not since_checkpoint:
-        _compare("2b owed = overruns − collected, per wallet", {row[0]: row[2] for row in accounts}, owed, findings)
-        _run(conn, "7 foreign keys", "pragma foreign_key_check", {}, findings)
+        _compare(OWED, {row[0]: row[2] for row in accounts}, owed, findings)
+        _run(conn, FOREIGN_KEYS, _FOREIGN_KEYS, {}, findings)
     stored = {row[0]: row[1] for row in accounts}
     return Report(end_transfer, settled_request, start_transfer, stored, _merged(findings), unknown)
 
@@ -243,6 +269,12 @@ def store_checkpoint(conn: sqlite3.Connection, report: Report, at_ms: int) -> No
 
 
 # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _in_order(name: str) -> tuple[int, str]:
+    """2b stands before 10a."""
+    number = name.partition(" ")[0]
+    return int(number.rstrip("abcdefgh")), number
 
 
 def _start(conn: sqlite3.Connection, since_checkpoint: bool) -> tuple[int, int, Counter[int]]:

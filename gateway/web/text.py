@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from urllib.parse import urlsplit
 
 from markupsafe import Markup
@@ -48,6 +49,16 @@ def exact(nanos: int) -> Markup:
     return Markup(f'{sign}${whole:,}.{cents:02d}<span class="tail">{tail:07d}</span>')  # noqa: S704 (digits alone)
 
 
+def precise(nanos: Decimal) -> Markup:
+    """As `exact`, of an amount that may have parts of a nano: none of its digits is left out."""
+    whole, _, parts = format(abs(nanos), "f").partition(".")
+    sign = MINUS if nanos < 0 else ""
+    dollars, rest = divmod(int(whole), NANOS_PER_USD)
+    cents, tail = divmod(rest, _CENT)
+    digits = f"{tail:07d}{parts.rstrip('0')}"
+    return Markup(f'{sign}${dollars:,}.{cents:02d}<span class="tail">{digits}</span>')  # noqa: S704 (digits alone)
+
+
 def plain(nanos: int) -> str:
     """All nine decimals as text, as `title` attributes have it."""
     whole, rest = divmod(abs(nanos), NANOS_PER_USD)
@@ -77,6 +88,14 @@ def about(number: int) -> str:
             shown = f"{number / unit:.3g}" if number < unit * 999.5 else count(round(number / unit))
             return f"{shown} {letter}"
     raise AssertionError
+
+
+def file_size(number: int) -> str:
+    """A size of files or memory: 512 kB, 36.2 MB, 1.4 GB; powers of ten, as disks are sold."""
+    for unit, letters in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if number >= unit:
+            return f"{number / unit:,.1f} {letters}"
+    return f"{count(number)} B"
 
 
 def percent(share: float) -> str:
@@ -171,8 +190,8 @@ def _time(at_ms: int, shown: str) -> Markup:
 FILTERS: Mapping[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
-        *(usd, spent, had, spent4, exact, plain),
-        *(count, size, about, percent, duration),
+        *(usd, spent, had, spent4, exact, precise, plain),
+        *(count, size, about, file_size, percent, duration),
         *(when, day, date, iso_day, month, stamp, clock_and_day, host),
     )
 }

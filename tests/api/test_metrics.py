@@ -209,7 +209,7 @@ async def test_an_audit_is_told_with_what_it_found(tmp_path: Path) -> None:
         house = gateway.house
         await gateway.make_user("alice")
         clock.advance(3_600_000)
-        await run_audit(house.desk)
+        await run_audit(house.desk, "test")
         page = await scrape(gateway)
         assert page.value("pagegrid_audit_last_run_timestamp_seconds", scope="whole") * 1000 == clock.at_ms()
         assert page.value("pagegrid_audit_findings", scope="whole") == 0
@@ -219,7 +219,7 @@ async def test_an_audit_is_told_with_what_it_found(tmp_path: Path) -> None:
             ledger.conn.execute("update accounts set balance_nanos = balance_nanos + 1 where name = 'revenue'")
 
         await house.writer.run(damage)
-        await run_audit(house.desk, since_checkpoint=True)
+        await run_audit(house.desk, "test", since_checkpoint=True)
         page = await scrape(gateway)
         assert page.value("pagegrid_audit_last_run_timestamp_seconds", scope="recent") * 1000 == clock.at_ms()
         # The sum over all accounts, and the account's own.
