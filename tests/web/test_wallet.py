@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from gateway.clock import rfc3339
 from gateway.desk import months
 from gateway.desk.gate import RARE_PACE
-from gateway.desk.months import Statement, parse_period, read_statement
+from gateway.desk.months import Period, Statement, parse_period, read_statement
 from gateway.errors import ClientError
 from gateway.ids import render_id
 from gateway.money import parse_usd as usd
@@ -249,6 +250,35 @@ async def test_a_day_whose_charges_are_not_those_of_the_month_says_so(tmp_path: 
         proven = [statement_of(scene, **asked).proven for asked in ({}, {"day": "2026-10-01"}, {"day": "2026-10-02"})]
         move(-1)
         assert proven == [True, False, False]
+
+
+async def test_a_statement_adds_up_at_every_moment(tmp_path: Path) -> None:
+    """While requests hold and settle, money comes in, and the roll-ups move."""
+    async with open_site(tmp_path) as gateway:
+        bob = await gateway.make_user("bob", "10")
+        house = gateway.house
+        now_ms = house.desk.clock.at_ms()
+
+        def read(asked: Period) -> Statement:
+            with closing(open_reader(house.database)) as conn:
+                return read_statement(conn, 1, asked, now_ms=now_ms, since_ms=now_ms)
+
+        async def use(number: int) -> None:
+            for _ in range(6):
+                assert (await gateway.ask(bob)).status == 200
+            await act(house, "wallets.topup", user="bob", amount="0.01", reference=f"top-up {number}")
+
+        users = [asyncio.ensure_future(use(number)) for number in range(8)]
+        periods = (parse_period(now_ms), parse_period(now_ms, day=rfc3339(now_ms)[:10]))
+        seen: list[Statement] = []
+        while not all(user.done() for user in users):
+            for asked in periods:
+                seen.append(await asyncio.to_thread(read, asked))
+            await house.writer.run(lambda ledger: ledger.roll_up(house.walk.ids.next(now_ms)))
+        await asyncio.gather(*users)
+        assert {(statement.proven, statement.held.proven) for statement in seen} == {(True, True)}
+        assert len({statement.closing_nanos for statement in seen}) > 3
+        await gateway.assert_settled()
 
 
 async def test_what_running_requests_hold(tmp_path: Path) -> None:
