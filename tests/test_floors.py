@@ -47,6 +47,7 @@ NEIGHBOURS = {
     ("web", "doctor"),  # the system's page tells what it finds
     ("doctor", "api"),  # examines what a server would do with its certificate and its parser
     ("cli", "doctor"),
+    ("cli", "web"),  # prints the link that a page opens
     ("__main__", "cli"),
 }  # fmt: skip
 NEVER = {

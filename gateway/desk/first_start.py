@@ -25,12 +25,12 @@ KEY_RPM = 600
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What is shown once. `link_token` is that of the admin's one-time link, None where no page opens it."""
+    """What is shown once. `link_token` is that of the admin's one-time link."""
 
     user: str
     secret: str
     credit_nanos: int
-    link_token: str | None = None
+    link_token: str
 
     def __repr__(self) -> str:
         return f"Credentials({self.user!r})"
@@ -53,8 +53,8 @@ async def check_never_real(desk: Desk, upstreams: Collection[str]) -> None:
         )
 
 
-async def first_start(desk: Desk, credit_nanos: int, *, link: bool = False) -> Credentials | None:
-    """Make what a first start makes, with a one-time link if asked for; None if there are users already."""
+async def first_start(desk: Desk, credit_nanos: int) -> Credentials | None:
+    """Make what a first start makes; None if there are users already."""
     if await has_users(desk):
         return None
     user = await create_user(desk, ACTOR, name=USER, role="admin")
@@ -68,8 +68,8 @@ async def first_start(desk: Desk, credit_nanos: int, *, link: bool = False) -> C
     await desk.writer.run(grant)
     desk.book.deposit(wallet_id, credit_nanos)
     key = await create_key(desk, ACTOR, user=USER, name="first key", rpm=KEY_RPM)
-    link_token = (await create_link(desk, ACTOR, user=USER))["token"] if link else None
-    return Credentials(USER, key["secret"], credit_nanos, link_token)
+    link = await create_link(desk, ACTOR, user=USER)
+    return Credentials(USER, key["secret"], credit_nanos, link["token"])
 
 
 async def reverse_demo_credit(desk: Desk) -> int:

@@ -102,6 +102,32 @@ def sum_usage(
     return groups, total
 
 
+def dearest(conn: sqlite3.Connection, asked: Range, by: Dimension, *, limit: int) -> list[dict[str, Any]]:
+    """The groups of one dimension that cost most, with their measures; what has none (requests of no session) is left out.
+
+    `asked` must begin and end with an hour.
+    """
+    assert asked.start_ms % HOUR_MS == asked.end_ms % HOUR_MS == 0
+    column = COLUMNS[by]
+    cursor = conn.execute(
+        f"""
+        select s.*{"".join(f", {told} as {name}" for told, name in _NAMES.get(by, {}).items())}
+        from (
+          select {column}, {", ".join(f"sum({name}) as {name}" for name in OWN_MEASURES)}
+          from ({_sources(asked, OWN_MEASURES, detail=asked.of_detail or by in DETAIL)})
+          where {column} <> ''
+          group by {column}
+          order by sum(cost_nanos) desc, {column}
+          limit :limit
+        ) as s {_JOINS.get(by, "")}
+        order by s.cost_nanos desc, s.{column}
+        """,
+        {**_parameters(asked), "limit": limit},
+    )
+    names = [told[0] for told in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
 def place_kinds(group_by: Sequence[Dimension]) -> tuple[type, ...]:
     """Of what a place in the order of these groups consists."""
     return tuple(str if column == "s.model" else int for column in _order(group_by))

@@ -260,6 +260,8 @@ class Hall:
                 raise _signed_out()
             expected = token if session is not None else form_token
             if not expected or not is_csrf_token(expected, page.form.take("csrf")):
+                if session is None and request.cookies.get(cookie_name(_SESSION_COOKIE, is_secure(house, request))):
+                    raise _signed_out()
                 raise ClientError(
                     "forbidden",
                     "This form was made for another session, or this browser keeps no cookies. Nothing was changed; go back, "

@@ -21,6 +21,7 @@ from gateway.house import House
 from gateway.proxy.walk import Inbound
 from gateway.upstreams.base import Headers
 from gateway.web import text
+from gateway.web.manual import Manual
 from gateway.web.static import Static, etag_of, is_known
 
 HTML = "text/html; charset=utf-8"
@@ -82,6 +83,7 @@ class Reader:
 class Pages:
     def __init__(self, house: House, static: Static) -> None:
         self._house = house
+        self.manual = Manual(house)
         self._environment = jinja2.Environment(
             loader=jinja2.PackageLoader("gateway.web", "templates"),
             autoescape=True,

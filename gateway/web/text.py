@@ -109,7 +109,7 @@ def when(at_ms: int, now_ms: int) -> Markup:
     if moment.date() == now.date():
         shown = f"{moment:%H:%M:%S}"
     else:
-        shown = f"{moment.day} {moment:%b}{moment.strftime(' %Y') if moment.year != now.year else ''} {moment:%H:%M}"
+        shown = f"{moment.day} {moment:%b}{_other_year(moment, now_ms)} {moment:%H:%M}"
     return _time(at_ms, shown)
 
 
@@ -117,6 +117,23 @@ def day(at_ms: int) -> Markup:
     """20 Nov 2026."""
     moment = _moment(at_ms)
     return _time(at_ms, f"{moment.day} {moment:%b %Y}")
+
+
+def date(at_ms: int, now_ms: int) -> Markup:
+    """20 Nov, with its year if that is another."""
+    moment = _moment(at_ms)
+    return _time(at_ms, f"{moment.day} {moment:%b}{_other_year(moment, now_ms)}")
+
+
+def iso_day(at_ms: int) -> str:
+    """2026-11-20, as addresses have it."""
+    return f"{_moment(at_ms):%Y-%m-%d}"
+
+
+def month(at_ms: int, now_ms: int) -> str:
+    """November, with its year if that is another."""
+    moment = _moment(at_ms)
+    return f"{moment:%B}{_other_year(moment, now_ms)}"
 
 
 def stamp(at_ms: int) -> str:
@@ -145,6 +162,10 @@ def _short(nanos: int, decimals: int, *, half_up: bool) -> str:
     return f"{sign}${whole:,}.{rest:0{decimals}d}"
 
 
+def _other_year(moment: datetime, now_ms: int) -> str:
+    return f" {moment:%Y}" if moment.year != _moment(now_ms).year else ""
+
+
 def _moment(at_ms: int) -> datetime:
     return datetime.fromtimestamp(at_ms / 1000, UTC)
 
@@ -159,6 +180,6 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     for each in (
         *(usd, spent, had, spent4, exact, plain),
         *(count, size, about, file_size, percent, duration),
-        *(when, day, stamp, clock_and_day, host),
+        *(when, day, date, iso_day, month, stamp, clock_and_day, host),
     )
 }
