@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from urllib.parse import urlsplit
 
 from markupsafe import Markup
@@ -21,7 +22,8 @@ MINUS = "−"
 
 def usd(nanos: int) -> str:
     """Dollars with as many decimals as it takes: $4.00, $0.0125."""
-    return f"{MINUS if nanos < 0 else ''}${format_usd(abs(nanos))}"
+    whole, _, decimals = format_usd(abs(nanos)).partition(".")
+    return f"{MINUS if nanos < 0 else ''}${int(whole):,}.{decimals}"
 
 
 def spent(nanos: int) -> str:
@@ -45,6 +47,16 @@ def exact(nanos: int) -> Markup:
     cents, tail = divmod(rest, _CENT)
     sign = MINUS if nanos < 0 else ""
     return Markup(f'{sign}${whole:,}.{cents:02d}<span class="tail">{tail:07d}</span>')  # noqa: S704 (digits alone)
+
+
+def precise(nanos: Decimal) -> Markup:
+    """As `exact`, of an amount that may have parts of a nano: none of its digits is left out."""
+    whole, _, parts = format(abs(nanos), "f").partition(".")
+    sign = MINUS if nanos < 0 else ""
+    dollars, rest = divmod(int(whole), NANOS_PER_USD)
+    cents, tail = divmod(rest, _CENT)
+    digits = f"{tail:07d}{parts.rstrip('0')}"
+    return Markup(f'{sign}${dollars:,}.{cents:02d}<span class="tail">{digits}</span>')  # noqa: S704 (digits alone)
 
 
 def plain(nanos: int) -> str:
@@ -178,7 +190,7 @@ def _time(at_ms: int, shown: str) -> Markup:
 FILTERS: Mapping[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
-        *(usd, spent, had, spent4, exact, plain),
+        *(usd, spent, had, spent4, exact, precise, plain),
         *(count, size, about, file_size, percent, duration),
         *(when, day, date, iso_day, month, stamp, clock_and_day, host),
     )

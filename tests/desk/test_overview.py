@@ -19,7 +19,7 @@ from gateway.storage import overview, wallets
 from gateway.storage.database import open_reader
 from gateway.storage.rows import DetailRow, HoldRow, ResolutionRow, Served
 from gateway.usage import Usage
-from tests.desk_tools import act, authenticate, desk_house, make_ada
+from tests.desk_tools import act, authenticate, desk_house, make_ada, open_request, settle_request, void_request
 from tests.fakes import FakeClock
 from tests.ledger_tools import open_ledger, usd
 
@@ -173,6 +173,21 @@ async def test_a_day_costs_the_mean_of_the_whole_days_that_there_are(tmp_path: P
         assert (await live_of(house)).burn == Burn(10**9 // 7, 7)
         clock.advance(DAY_MS)
         assert (await live_of(house)).burn == Burn(0, 7)
+
+
+async def test_what_ended_while_the_page_was_read_stands_in_it_once(tmp_path: Path) -> None:
+    clock = FakeClock(at_ms=START_MS)
+    async with desk_house(tmp_path, clock) as house:
+        ada = await make_ada(house)
+        first, key = await open_request(house, ada["secret"])
+        second, _ = await open_request(house, ada["secret"])
+        standing = standing_of(house.desk.book, key.wallet_id)
+        await settle_request(house, first, key)
+        with closing(open_reader(house.desk.database)) as conn:
+            live = read_live(conn, key.wallet_id, standing, clock.at_ms())
+        assert [row["request_id"] for row in live.running] == [second]
+        assert [row["request_id"] for row in live.latest] == [first]
+        await void_request(house, second, key, "upstream_failed")
 
 
 async def test_where_the_month_went(tmp_path: Path) -> None:

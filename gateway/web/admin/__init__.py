@@ -1,13 +1,16 @@
 """What admins see and do: everybody's accounts, upstreams, prices, the ledger. Acts are those of the desk, so that each leaves
 its audit row."""
 
-from gateway.web.admin import audit, keys, ledger, money, overview, system, users
+from gateway.web.admin import audit, invites, keys, ledger, money, overview, requests, system, users, vouchers
 
 ROUTES = (
     *overview.ROUTES,
     *users.ROUTES,
     *money.ROUTES,
     *keys.ROUTES,
+    *requests.ROUTES,
+    *vouchers.ROUTES,
+    *invites.ROUTES,
     *ledger.ROUTES,
     *audit.ROUTES,
     *system.ROUTES,

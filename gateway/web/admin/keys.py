@@ -9,7 +9,7 @@ from gateway.desk import acts
 from gateway.desk.keys import MONEY_LIMITS, show_key
 from gateway.errors import ClientError
 from gateway.web.admin.limits import LIMITS, LISTS, plan_told
-from gateway.web.admin.users import PATH, find_user
+from gateway.web.admin.users import PATH, find_user, placed
 from gateway.web.page import Page, Route
 
 
@@ -23,7 +23,7 @@ async def edit(page: Page) -> None:
     try:
         await acts.perform(page.desk, page.actor, "keys.update", {"key_id": key["id"], **_typed(page)})
     except ClientError as error:
-        await page.refuse("admin/key.html", error, **_values(page, user, key))
+        await page.refuse("admin/key.html", placed(page, error), **_values(page, user, key))
         return
     await page.go(f"{PATH}/{user['id']}", f"The key {page.form.get('name')} is changed; it is in force for the next request.")
 
@@ -37,7 +37,7 @@ async def revoke(page: Page) -> None:
     try:
         done = await acts.perform(page.desk, page.actor, "keys.revoke", {"key_id": key["id"]})
     except ClientError as error:
-        await page.refuse("confirm.html", error, **_question(user, key))
+        await page.refuse("confirm.html", placed(page, error), **_question(user, key))
         return
     told = f"The key {key['name']} is revoked." if done["changed"] else f"The key {key['name']} was revoked already."
     await page.go(f"{PATH}/{user['id']}", told)
