@@ -12,10 +12,13 @@ from typing import Any
 
 from gateway.desk.overview import DAYS as COST_DAYS
 from gateway.desk.overview import Live, Rest, Standing, add_up, read_live, read_rest, standing_of
+from gateway.desk.signin import look
+from gateway.desk.users import Member
+from gateway.house import House
 from gateway.ids import render_id
 from gateway.storage.rollups import DAY_MS
 from gateway.web import charts
-from gateway.web.page import HOME_PATH, Page, Route
+from gateway.web.page import HOME_PATH, Page, Route, live_route
 from gateway.web.text import about, percent, spent
 
 TOKEN_DAYS = 14
@@ -31,37 +34,41 @@ _RESULTS = {
 
 
 async def show_overview(page: Page) -> None:
-    standing, live = await _read_live(page)
+    part = await read_part(page.house, page.member)
+    standing, live = part["standing"], part["live"]
     member, now_ms = page.member, live.now_ms
     rest = await page.look(lambda conn: read_rest(conn, member.id, member.wallet_id, now_ms))
     new = live.first_at_ms is None and not standing.holds
     shown = {} if new else {**_charts(page, live), **_month(live, rest)}
-    await page.show("dashboard/overview.html", new=new, rest=rest, **_live(page, standing, live), **shown)
+    await page.show("dashboard/overview.html", new=new, rest=rest, **part, **shown)
 
 
-async def show_live(page: Page) -> None:
-    standing, live = await _read_live(page)
-    await page.show("dashboard/_overview_live.html", **_live(page, standing, live))
+async def read_part(house: House, member: Member) -> dict[str, Any]:
+    """What changes with every request."""
+    wallet_id, now_ms = member.wallet_id, house.desk.clock.at_ms()
+    standing = standing_of(house.desk.book, wallet_id)
+    live = await look(house.desk, lambda conn: read_live(conn, wallet_id, standing, now_ms))
+    return _part(house, member, standing, live)
+
+
+def stamp_of(house: House, member: Member) -> tuple[Any, ...]:
+    """What changes with every request of theirs, and with everything else that moves their money."""
+    wallet = house.desk.book.wallet(member.wallet_id)
+    return wallet.balance_nanos, wallet.held_nanos, wallet.owed_nanos, wallet.frozen
 
 
 ROUTES = (
     Route(HOME_PATH, "overview", "user", get=show_overview),
-    Route(f"{HOME_PATH}/live", "overview/live", "user", get=show_live),
+    live_route(f"{HOME_PATH}/live", "overview/live", "user", "dashboard/_overview_live.html", read_part, stamp_of),
 )
 
 
 # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _read_live(page: Page) -> tuple[Standing, Live]:
-    wallet_id, now_ms = page.member.wallet_id, page.now_ms
-    standing = standing_of(page.desk.book, wallet_id)
-    return standing, await page.look(lambda conn: read_live(conn, wallet_id, standing, now_ms))
-
-
-def _live(page: Page, standing: Standing, live: Live) -> dict[str, Any]:
-    own = page.member.low_balance_nanos
-    warn_nanos = own if own is not None else page.house.settings.notices.low_balance_nanos
+def _part(house: House, member: Member, standing: Standing, live: Live) -> dict[str, Any]:
+    own = member.low_balance_nanos
+    warn_nanos = own if own is not None else house.settings.notices.low_balance_nanos
     full_nanos = live.topped_up[1] if live.topped_up else 0
     available, per_day = standing.available_nanos, live.burn.nanos_per_day
     recent = [live.by_day[day] for day in live.days[-SPARK_DAYS:]]
