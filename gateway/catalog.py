@@ -93,8 +93,18 @@ class Catalog:
 
 def load_builtin() -> tuple[Model, ...]:
     """The models of `data/catalog.toml`, in its order. A mistake in that file is our bug and raises as it comes."""
-    data = tomllib.loads(resources.files("gateway").joinpath("data", "catalog.toml").read_text(encoding="utf-8"))
+    data = _read()
     return tuple(_model(entry, read_on=data["read_on"]) for entry in data["models"])
+
+
+def load_sources() -> tuple[str, tuple[str, ...]]:
+    """The day on which `data/catalog.toml` was compared with its sources, and what they are."""
+    data = _read()
+    return data["read_on"], tuple(data["sources"])
+
+
+def _read() -> dict[str, Any]:
+    return tomllib.loads(resources.files("gateway").joinpath("data", "catalog.toml").read_text(encoding="utf-8"))
 
 
 def _model(entry: dict[str, Any], *, read_on: str) -> Model:

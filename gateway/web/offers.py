@@ -10,7 +10,7 @@ from gateway.catalog import Model
 from gateway.house import House
 from gateway.money import ONE
 from gateway.pricing import Price, Rates, cost_nanos, derive, scale
-from gateway.router import for_key
+from gateway.router import Deployment, for_key
 from gateway.usage import Usage
 
 # What one turn in the middle of an agent's work is like: little that is new, much that was read before.
@@ -120,9 +120,10 @@ def offers(house: House) -> Iterator[Offer]:
         yield offer_of(house, model)
 
 
-def offer_of(house: House, model: Model) -> Offer:
-    factor = house.settings.plans[DEFAULT_PLAN].factor
-    preferred = house.walk.router.preferred(model.id)
+def offer_of(house: House, model: Model, plan: str = DEFAULT_PLAN, deployment: Deployment | None = None) -> Offer:
+    """As whoever has the plan pays for it, at the deployment that is asked first unless another is meant."""
+    factor = house.settings.plans[plan].factor
+    preferred = deployment or house.walk.router.preferred(model.id)
     kinds = {house.walk.stations[deployment.upstream].provider.kind for deployment in house.walk.router.deployments(model.id)}
     price = for_key(preferred, () if factor == ONE else (factor,)).price
     return Offer(model, price, "demo" in kinds, len(house.settings.plans) > 1)

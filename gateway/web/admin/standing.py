@@ -1,0 +1,39 @@
+"""How an upstream, or one of its models, stands, in words: the state with its mark, and the reason of a failure."""
+
+from __future__ import annotations
+
+import re
+
+# State → (tone, mark, word), as the macro `state` takes them.
+STATES = {
+    "serving": ("ok", "s-ok", "Serving"),
+    "cooling": ("warn", "s-cool", "Cooling"),
+    "rejected": ("bad", "s-bad", "Rejected"),
+    "disabled": ("idle", "s-off", "Disabled"),
+}
+# By the reason of a failed attempt (errors.UpstreamError, upstreams/*.py: judge).
+_WORDS = {
+    "secret_refused": "401, the provider does not accept the key",
+    "credit_exhausted": "the account's credit is used up",
+    "rate_limited": "429 rate limited",
+    "status_403": "403 forbidden",
+    "model_not_found": "404, the provider has no such model",
+    "overloaded": "529 overloaded",
+    "status_529": "529 overloaded",
+    "connect": "no connection",
+    "timeout": "no answer in time",
+    "silent": "the answer fell silent",
+    "reset": "the answer broke off",
+    "cut": "the answer broke off",
+    "empty": "an answer without content",
+    "protocol": "an answer that is not HTTP",
+    "encoded": "an answer in an encoding that was not asked for",
+    "too_large": "an answer larger than the gateway takes",
+}
+_STATUS = re.compile(r"status_(\d{3})")
+
+
+def reason_words(reason: str) -> str:
+    """What failed; what has no words of its own is told as the log tells it."""
+    status = _STATUS.fullmatch(reason)
+    return _WORDS.get(reason) or (f"status {status.group(1)}" if status else reason.replace("_", " "))
