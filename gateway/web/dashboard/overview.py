@@ -44,9 +44,15 @@ async def read_overview(house: House, member: Member) -> dict[str, Any]:
     return {"new": new, "figures": figures, "shares": shares, **_wallet(house, member, standing, figures), **shown}
 
 
+def stamp_of(house: House, member: Member) -> tuple[object, ...]:
+    """What changes with every request of theirs, and with everything else that moves their money."""
+    wallet = house.desk.book.wallet(member.wallet_id)
+    return wallet.balance_nanos, wallet.held_nanos, wallet.owed_nanos, wallet.frozen
+
+
 ROUTES = (
     Route(HOME_PATH, "overview", "user", get=show_overview),
-    live_route(f"{HOME_PATH}/live", "overview/live", "user", "dashboard/_overview_live.html", read_overview),
+    live_route(f"{HOME_PATH}/live", "overview/live", "user", "dashboard/_overview_live.html", read_overview, stamp_of),
 )
 
 
