@@ -356,7 +356,7 @@ async def test_money_that_runs_out_is_said(tmp_path: Path) -> None:
         assert f"Owed ${cost - parse_usd('3'):,}"[:6] in page and "never from a later top-up" in page
         assert "Redeem a voucher, or ask your administrator" in page
         await act(gateway.house, "wallets.freeze", user="ada")
-        assert "Frozen No request is let in" in words(await page_of(ada))
+        assert "Frozen No new request is let in" in words(await page_of(ada))
         await gateway.assert_settled()
 
 
