@@ -19,7 +19,7 @@ from gateway.errors import ClientError
 from gateway.house import House
 from gateway.proxy.walk import Inbound
 from gateway.web import entry
-from gateway.web.admin import ledger, models
+from gateway.web.admin import ledger, models, upstreams
 from gateway.web.dashboard import settings
 from gateway.web.forms import local_path, read_form
 from gateway.web.manual import FIRST, GROUPS, ORDER, TITLES, Manual
@@ -29,7 +29,7 @@ from gateway.web.pages import MARKDOWN, SECURITY_HEADERS, THEMES, Pages, answer_
 from gateway.web.static import Static
 
 # Every page that knows whom it is for, each room's beside it.
-ROUTES: tuple[Route, ...] = (*entry.ROUTES, *settings.ROUTES, *ledger.ROUTES, *models.ROUTES)
+ROUTES: tuple[Route, ...] = (*entry.ROUTES, *settings.ROUTES, *ledger.ROUTES, *models.ROUTES, *upstreams.ROUTES)
 
 AioHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

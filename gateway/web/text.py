@@ -116,6 +116,11 @@ def stamp(at_ms: int) -> str:
     return f"{_moment(at_ms):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def clock(at_ms: int) -> str:
+    """16:42."""
+    return f"{_moment(at_ms):%H:%M}"
+
+
 def clock_and_day(at_ms: int) -> str:
     """16:42 on Friday 20 November 2026."""
     moment = _moment(at_ms)
@@ -151,6 +156,6 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     for each in (
         *(usd, spent, had, spent4, exact, plain),
         *(count, size, about, percent, duration),
-        *(when, day, stamp, clock_and_day, host),
+        *(when, day, stamp, clock, clock_and_day, host),
     )
 }

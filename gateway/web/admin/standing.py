@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 # State → (tone, mark, word), as the macro `state` takes them.
 STATES = {
@@ -37,3 +40,31 @@ def reason_words(reason: str) -> str:
     """What failed; what has no words of its own is told as the log tells it."""
     status = _STATUS.fullmatch(reason)
     return _WORDS.get(reason) or (f"status {status.group(1)}" if status else reason.replace("_", " "))
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A state of STATES, the reason of the last failure, and for how long it rests still."""
+
+    state: str
+    reason: str = ""
+    seconds_left: int = 0
+
+
+def standing_of(shown: Mapping[str, Any]) -> Standing:
+    """Of what the desk shows of an upstream or of a model that rests there: what the provider does not let in is rejected until
+    it answers; what cools is asked again when its time is up."""
+    if shown["state"] != "cooling":
+        return Standing(shown["state"])
+    if shown["cause"] in ("secret", "credit"):
+        return Standing("rejected", shown["reason"], shown["seconds_left"])
+    return Standing("cooling" if shown["seconds_left"] else "serving", shown["reason"], shown["seconds_left"])
+
+
+def account_state(shown: Mapping[str, Any]) -> Standing:
+    """Of a whole account: it cools, too, while each of its models does by itself."""
+    whole = standing_of(shown)
+    resting = [each for each in map(standing_of, shown["resting_models"]) if each.state == "cooling"]
+    if whole.state == "serving" and resting and len(resting) >= shown["models"]:
+        return min(resting, key=lambda each: each.seconds_left)
+    return whole
