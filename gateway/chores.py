@@ -22,6 +22,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from gateway import metrics
 from gateway.desk.desk import Desk
 from gateway.desk.ledger import run_audit
 from gateway.desk.rollups import RollUp, prove_rollups, prune
@@ -130,9 +131,13 @@ def _find(hold_id: int, ledger: LedgerWriter) -> ResolutionRow | None:
 
 
 async def _every(seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
+    metrics.chores[chore.__name__] = (seconds, None, True)
     while True:
         await asyncio.sleep(seconds)
         try:
             await chore()
         except Exception:
             logger.exception("a chore failed; it runs again in %d s", seconds)
+            metrics.chore_ran(chore.__name__, seconds, well=False)
+        else:
+            metrics.chore_ran(chore.__name__, seconds, well=True)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import aiosqlite
@@ -63,7 +63,8 @@ Transports = dict[type[HttpTransport] | type[DemoTransport], HttpTransport | Dem
 
 @dataclass(slots=True)
 class House:
-    """`settings` are those in force; a reload replaces them (reload.py)."""
+    """`settings` are those in force; a reload replaces them (reload.py). `at_closing` are called first of all when it closes: by
+    what would run on for ever, and has nothing to settle."""
 
     settings: Settings
     data_dir: Path
@@ -74,6 +75,7 @@ class House:
     transports: Transports
     notifier: Notifier
     closing: bool = False
+    at_closing: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def database(self) -> Path:
@@ -86,6 +88,8 @@ class House:
         cancels them, and they are void.
         """
         self.closing = True
+        for end in self.at_closing:
+            end()
         if self.walk.tasks:
             await asyncio.wait(list(self.walk.tasks), timeout=limit_s)
         self.walk.closing = True
@@ -114,6 +118,7 @@ async def open_house(settings: Settings, data_dir: Path, clock: Clock | None = N
                     chore.cancel()
                 await asyncio.gather(*chores, return_exceptions=True)
                 await house.desk.checking.close()
+                await house.desk.backing_up.close()
                 await house.drain(settings.timeouts.shutdown_s)
                 await house.notifier.close()
                 await house.desk.upstream_events.close()

@@ -100,6 +100,8 @@ loop_lag_ms = Histogram((1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 5_000))
 
 # By scope: when the last audit ran, and how many invariants it found broken.
 audits: dict[Literal["whole", "recent"], tuple[int, int]] = {}
+# By name: how often it is done (seconds), when it last ended (None: not yet), and whether it ended well.
+chores: dict[str, tuple[float, int | None, bool]] = {}
 
 _YES_NO = ("no", "yes")
 
@@ -157,6 +159,10 @@ def limit_hit(limit: str) -> None:
 
 def audited(whole: bool, at_ms: int, findings: int) -> None:
     audits["whole" if whole else "recent"] = (at_ms, findings)
+
+
+def chore_ran(name: str, every_s: float, *, well: bool) -> None:
+    chores[name] = (every_s, time.time_ns() // 1_000_000, well)
 
 
 def _plain(reason: str) -> str:

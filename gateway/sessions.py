@@ -112,12 +112,17 @@ class SessionRing:
 
     def find(self, token: str, at_ms: int, now_ms: int) -> Session | None:
         """The living session of a token, which counts as seen now; None if there is none."""
-        entry = self._by_hash.get(hash_secret(token))
-        if entry is None or not entry.alive(at_ms, now_ms):
+        entry = self._find(token, at_ms, now_ms)
+        if entry is None:
             return None
         entry.session = replace(entry.session, seen_at_ms=at_ms)
         entry.idle_ms = now_ms + IDLE_MS
         return entry.session
+
+    def peek(self, token: str, at_ms: int, now_ms: int) -> Session | None:
+        """As `find`, and it does not count as seen: nobody need be there for what a page asks by itself."""
+        entry = self._find(token, at_ms, now_ms)
+        return None if entry is None else entry.session
 
     def of_user(self, user_id: int, at_ms: int, now_ms: int) -> list[Session]:
         """Living ones, the latest seen first."""
@@ -154,6 +159,10 @@ class SessionRing:
         for entry in late:
             entry.written_at_ms = entry.session.seen_at_ms
         return [(entry.session.id, entry.session.seen_at_ms) for entry in late]
+
+    def _find(self, token: str, at_ms: int, now_ms: int) -> _Entry | None:
+        entry = self._by_hash.get(hash_secret(token))
+        return entry if entry is not None and entry.alive(at_ms, now_ms) else None
 
 
 def _bytes(text: str) -> bytes:

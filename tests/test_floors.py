@@ -44,8 +44,10 @@ NEIGHBOURS = {
     ("api", "web"),  # one server for both: pages stand beside endpoints
     ("web", "api"),  # a page is framed, refused and logged as an endpoint is
     ("cli", "api"),  # `serve` serves
+    ("web", "doctor"),  # the system's page tells what it finds
     ("doctor", "api"),  # examines what a server would do with its certificate and its parser
     ("cli", "doctor"),
+    ("cli", "web"),  # prints the link that a page opens
     ("__main__", "cli"),
 }  # fmt: skip
 NEVER = {

@@ -102,6 +102,7 @@ NOT_OFFERED: Mapping[str, str] = {
     "backup.create": "it writes a file of the caller's choice on the server's disk; run `pagegrid backup` there",
     # A key that got into wrong hands must not become somebody's session, least of all an admin's.
     "users.set_password": "a password is set on the server alone, with `pagegrid users set-password`",
+    "users.create_link": "a sign-in link is made on the server or at the pages, with `pagegrid users create-link`",
     "users.disable_totp": "a second factor is taken off on the server alone, with `pagegrid users disable-totp`",
     # Whoever got hold of one key could make another, and revoking the first would not shut them out.
     "admin_keys.create": "admin keys are made on the server alone, with `pagegrid admin-keys create`",

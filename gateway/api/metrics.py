@@ -38,6 +38,7 @@ from gateway.storage.database import SQLITE_VERSION
 from gateway.version import VERSION
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+VERSIONS = {"version": VERSION, "python": platform.python_version(), "sqlite": SQLITE_VERSION, "aiohttp": aiohttp.__version__}
 Labels = tuple[str, ...]
 # (labels, value): a whole number as it is, anything else as its text.
 Samples = Iterable[tuple[Labels, int | str]]
@@ -46,12 +47,12 @@ Samples = Iterable[tuple[Labels, int | str]]
 async def get_metrics(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
     _check_allowed(house, inbound)
     # The disk and /proc are asked on a thread: a disk that hangs is when somebody looks here.
-    files = await asyncio.to_thread(_measure, house.data_dir, house.database)
+    files = await asyncio.to_thread(measure, house.data_dir, house.database)
     await sink.answer(200, [("content-type", CONTENT_TYPE)], render(house, files))
 
 
 def render(house: House, measured: Mapping[str, int]) -> bytes:
-    """The whole page. `measured` is what `_measure` found."""
+    """The whole page. `measured` is what `measure` found."""
     page = _Page()
     _render_requests(page, house)
     _render_money(page, house)
@@ -277,11 +278,10 @@ def _render_process(page: _Page, measured: Mapping[str, int]) -> None:
         "pagegrid_process_cpu_seconds_total", "User and system time.", (), (((), _decimal(time.process_time_ns(), 10**9)),)
     )
     page.gauge("pagegrid_process_start_time_seconds", "When the process started.", _decimal(metrics.started_at_ms, 1000))
-    versions = {"version": VERSION, "python": platform.python_version(), "sqlite": SQLITE_VERSION, "aiohttp": aiohttp.__version__}
-    page.gauges("pagegrid_build_info", "Always 1: the versions at work.", tuple(versions), ((tuple(versions.values()), 1),))
+    page.gauges("pagegrid_build_info", "Always 1: the versions at work.", tuple(VERSIONS), ((tuple(VERSIONS.values()), 1),))
 
 
-def _measure(data_dir: Path, database: Path) -> dict[str, int]:
+def measure(data_dir: Path, database: Path) -> dict[str, int]:
     """By the name of the series, what only the system knows; what it does not tell is left out."""
     on_linux = sys.platform == "linux"
     sources: dict[str, Callable[[], int]] = {

@@ -6,8 +6,8 @@ Reading happens in a thread with a connection of its own, two at a time: a repor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import orjson
@@ -28,7 +28,7 @@ REPORTS_AT_ONCE = 2
 WAIT_S = 10
 SETTLE_WAIT_S = 1
 
-_CSV = ("content-type", "text/csv; charset=utf-8; header=present")
+CSV = ("content-type", "text/csv; charset=utf-8; header=present")
 
 
 async def report_usage(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
@@ -54,11 +54,12 @@ async def report_usage(house: House, request: web.Request, inbound: Inbound, sin
     if settling := list(house.walk.settling.values()):
         # Who asks behind an answer finds it in the report. All of them are in the next commit, some milliseconds away.
         await asyncio.wait(settling, timeout=SETTLE_WAIT_S)
-    report, body = await _take_turns(request.app[REPORTS], work)
+    async with turn(request.app[REPORTS]):
+        report, body = await asyncio.to_thread(work)
     headers = [("cache-control", "no-store")]
     if as_csv:
         name = f"usage-{report['start'][:10]}-{report['end'][:10]}.csv"
-        headers += [_CSV, ("content-disposition", f'attachment; filename="{name}"')]
+        headers += [CSV, ("content-disposition", f'attachment; filename="{name}"')]
         if report["has_more"]:
             headers.append(("x-next-cursor", report["next_cursor"]))
     else:
@@ -66,14 +67,16 @@ async def report_usage(house: House, request: web.Request, inbound: Inbound, sin
     await sink.answer(200, headers, body)
 
 
-async def _take_turns(turns: asyncio.Semaphore, work: Callable[[], tuple[dict[str, Any], bytes]]) -> tuple[dict[str, Any], bytes]:
+@asynccontextmanager
+async def turn(turns: asyncio.Semaphore) -> AsyncIterator[None]:
+    """So many read at once, whoever asks; the others wait, not for ever."""
     try:
         async with asyncio.timeout(WAIT_S):
             await turns.acquire()
     except TimeoutError:
         raise HouseError("unavailable", "Too many reports are asked for at once; ask again.", retry_after_s=5) from None
     try:
-        return await asyncio.to_thread(work)
+        yield
     finally:
         turns.release()
 

@@ -40,6 +40,7 @@ def audit() -> None:
 @click.option("--action", help="What was done: such as wallets.topup, or wallets for all that concerns wallets.")
 @click.option("--subject", help="About what: such as user:ada, or key:7.")
 @click.option("--since", help="A duration such as 90m, 12h or 7d, a day (2026-11-20, UTC), or a time (2026-11-20T08:00:00Z).")
+@click.option("--day", help="One day alone (2026-11-20, UTC).")
 @click.option("--before", type=click.IntRange(min=1), help="Older entries than the one of this ID.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
 @json_option
@@ -49,12 +50,13 @@ def list_(
     action: str | None,
     subject: str | None,
     since: str | None,
+    day: str | None,
     before: int | None,
     limit: int,
     as_json: bool,
 ) -> None:
     """What was done, newest first."""
-    filters = {"actor": actor, "action": action, "subject": subject, "since": since and _since(since)}
+    filters = {"actor": actor, "action": action, "subject": subject, "since": since and _since(since), "day": day}
     found = perform(place, "audit.list", **filters, before=before, limit=limit)
     if as_json:
         print_json(found)

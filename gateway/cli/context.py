@@ -151,6 +151,13 @@ def is_interactive() -> bool:
     return sys.stdin.isatty()
 
 
+def url_on_this_machine(settings: Settings, port: int) -> str:
+    """Where a server answers that listens as configured, on this port: what is told where there is no `public_url`."""
+    server = settings.server
+    host = "127.0.0.1" if server.host in ("0.0.0.0", "::") else server.host  # noqa: S104 (compared, not bound)
+    return f"{'https' if server.tls_certificate_file else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 # ── printing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

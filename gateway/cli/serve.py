@@ -19,11 +19,11 @@ from gateway.api.door import serve_door
 from gateway.api.guard import has_c_extension
 from gateway.api.server import serving
 from gateway.api.tls import Loaded, Tls, find_files, load_certificate
-from gateway.cli.context import Place, place_options
+from gateway.cli.context import Place, place_options, url_on_this_machine
 from gateway.config import ConfigError, Settings
 from gateway.config.errors import Problem
 from gateway.desk.configuration import reload_configuration
-from gateway.desk.first_start import Credentials, first_start, has_users, reverse_demo_credit
+from gateway.desk.first_start import Credentials, check_never_real, first_start, has_users, reverse_demo_credit
 from gateway.desk.users import check_plans_in_use
 from gateway.errors import ClientError, GatewayError, HouseError
 from gateway.house import House, open_house
@@ -31,12 +31,11 @@ from gateway.money import format_usd
 from gateway.reload import reload
 from gateway.storage.folder import Busy
 from gateway.version import VERSION
+from gateway.web.entry import WELCOME_PATH
 
 logger = logging.getLogger(__name__)
 
 BUSY_WAIT_S = 2
-# Where the page stands that the admin's one-time link opens, such as "/welcome"; None: there is none yet, and no link is made.
-WELCOME_PATH: str | None = None
 
 
 @click.command()
@@ -74,6 +73,8 @@ async def _serve(place: Place, settings: Settings, host: str | None, port: int |
     async with AsyncExitStack() as stack:
         house = await _open_when_free(stack, settings, data_dir)
         await check_plans_in_use(house.desk, settings.plans)
+        if place.config is None:
+            await check_never_real(house.desk, {upstream.name for upstream in settings.upstreams})
         reloader = _Reloader(house, place, host, port, tls)
         house.desk.reload = reloader.reload
         loop.add_signal_handler(signal.SIGHUP, reloader.hang_up)
@@ -82,11 +83,11 @@ async def _serve(place: Place, settings: Settings, host: str | None, port: int |
             async with serving(house, settings.server.host, settings.server.port, tls) as bound:
                 # The port first: a key that was made for a start that fails would never be shown. The door last: a user that
                 # is made in between would pass for an earlier start's.
-                credentials = await _first_start(house, settings) if demo else None
+                credentials = await first_start(house.desk, settings.billing.demo_credit_nanos) if demo else None
                 await stack.enter_async_context(serve_door(house.desk, data_dir, bound))
                 for warning in (*settings.warnings, *(tls.warnings if tls else ())):
                     click.echo(f"Warning: {warning}", err=True)
-                local_url = f"{'https' if tls else 'http'}://{_shown_host(settings.server.host)}:{bound}"
+                local_url = url_on_this_machine(settings, bound)
                 _greet(settings, local_url, credentials, reversed_nanos)
                 if not await has_users(house.desk):
                     click.echo(_NO_USERS, err=True)
@@ -100,10 +101,6 @@ async def _serve(place: Place, settings: Settings, host: str | None, port: int |
                 "unavailable", f"cannot listen on {where}: {error.strerror or error}; choose another with --host or --port"
             ) from None
     click.echo("Stopped; all settled.", err=True)
-
-
-async def _first_start(house: House, settings: Settings) -> Credentials | None:
-    return await first_start(house.desk, settings.billing.demo_credit_nanos, link=WELCOME_PATH is not None)
 
 
 class _Reloader:
@@ -219,19 +216,16 @@ def _greet(settings: Settings, local_url: str, credentials: Credentials | None, 
 
 def _first_words(settings: Settings, url: str, credentials: Credentials) -> str:
     secret, credit = credentials.secret, format_usd(credentials.credit_nanos)
-    welcome = ""
-    if credentials.link_token is not None:
-        welcome = f"""
-Open the pages, and choose your password (this link works once, within an hour):
-
-  {url}{WELCOME_PATH}/{credentials.link_token}
-"""
     return f"""
 Welcome to {settings.brand.name}. This first start made a user "{credentials.user}" (an admin), a wallet with ${credit}
 of demo credit, and a key. The key is shown this once:
 
   {secret}
-{welcome}
+
+Open the pages, and choose your password (this link works once, within an hour):
+
+  {url}{WELCOME_PATH}/{credentials.link_token}
+
 Ask it something:
 
   curl {url}/v1/messages \\
@@ -255,12 +249,6 @@ Python (pip install anthropic):
 
 Answers come from the built-in demo until a configuration names a real upstream: see config.example.toml.
 """
-
-
-def _shown_host(host: str) -> str:
-    if host in ("0.0.0.0", "::"):  # noqa: S104 (compared, not bound)
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host
 
 
 def _raise_open_files(need: int) -> None:

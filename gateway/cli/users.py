@@ -23,15 +23,17 @@ from gateway.cli.context import (
     print_table,
     say,
     time_text,
+    url_on_this_machine,
     usd,
     where_options,
     yes_option,
 )
-from gateway.cli.desk_client import perform
+from gateway.cli.desk_client import find_server, perform
 from gateway.desk.csv_text import render_csv
 from gateway.desk.user_rows import BYTES_MAX
 from gateway.money import format_usd
 from gateway.passwords import CHARS_MAX
+from gateway.web.entry import WELCOME_PATH
 
 
 @click.group()
@@ -155,6 +157,26 @@ def set_password(place: Place, user: str, from_stdin: bool, as_json: bool) -> No
         print_json(result)
         return
     say(f"The password of {result['name']} is set.{_ended(result)}")
+
+
+@users.command("create-link", short_help="Print a link by which somebody chooses a password, once.")
+@place_options
+@click.argument("user")
+@json_option
+def create_link(place: Place, user: str, as_json: bool) -> None:
+    """Print a link by which USER chooses a password and is signed in. It works once, within an hour; an earlier one is dead."""
+    settings = place.load_settings("unneeded")
+    server = find_server(place.data_dir)
+    made = perform(place, "users.create_link", user=user)
+    port = server.port if server and server.port else settings.server.port
+    url = settings.server.public_url or url_on_this_machine(settings, port)
+    link = f"{url}{WELCOME_PATH}/{made['token']}"
+    if as_json:
+        print_json({"id": made["id"], "name": made["name"], "expires_at_ms": made["expires_at_ms"], "link": link})
+        return
+    out(link)
+    rest = "" if server else " No server is running: start it first, with `pagegrid serve`."
+    say(f"Whoever opens it chooses the password of {made['name']}: hand it to nobody else.{rest}")
 
 
 @users.command("disable-totp", short_help="Take off the second factor of somebody who lost it.")

@@ -72,6 +72,7 @@ WRITES: Mapping[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "users.set_password": credentials.set_password,
     "users.disable_totp": credentials.disable_totp_of,
     "users.end_sessions": credentials.end_sessions_of,
+    "users.create_link": credentials.create_link,
     "invites.create": invites.create_invite,
     "invites.revoke": invites.revoke_invite,
     "vouchers.create": vouchers.create_vouchers,

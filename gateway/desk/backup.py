@@ -1,10 +1,18 @@
-"""Making a backup: of a running house, which remembers it, or on any reader's connection where none runs."""
+"""Making a backup: of a running house, which remembers it, or on any reader's connection where none runs.
+
+A page names no path: its backups go into `backups` in the data directory, under a name of their moment.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
+import threading
+from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +24,46 @@ from gateway.storage.database import open_reader
 from gateway.storage.ledger import LedgerWriter
 
 ACTION = "backup.create"
+FOLDER = "backups"
+# In that folder: nothing removes them by itself, and a button must not fill the disk that the ledger needs.
+KEPT_MAX = 20
+ROOM_LEFT_BYTES = 200 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A file among the backups; `partial`: of a copy that is being made, or whose books did not balance."""
+
+    name: str
+    size: int
+    at_ms: int
+    partial: bool
+
+
+class _Left(Exception):
+    """The house closes."""
 
 
 async def back_up_house(desk: Desk, actor: str, *, file: str) -> dict[str, Any]:
-    """As `create_backup`, of the running house, which remembers who took a copy of everything, and when."""
+    """As `create_backup`, of the running house, which remembers who took a copy of everything, and when. Cancelled, it leaves
+    nothing behind."""
+    conn = open_reader(desk.database)
+    left = threading.Event()
+
+    def pause() -> None:
+        if left.is_set():
+            raise _Left
 
     def work() -> dict[str, Any]:
-        with closing(open_reader(desk.database)) as conn:
-            return create_backup(conn, file=file)
+        with closing(conn):
+            return _create(conn, file, pause)
 
-    made = await asyncio.to_thread(work)
+    try:
+        made = await asyncio.to_thread(work)
+    except asyncio.CancelledError:
+        left.set()
+        conn.interrupt()
+        raise
     at_ms = desk.clock.at_ms()
 
     def remember(ledger: LedgerWriter) -> None:
@@ -35,9 +73,54 @@ async def back_up_house(desk: Desk, actor: str, *, file: str) -> dict[str, Any]:
     return made
 
 
+async def back_up_here(desk: Desk, actor: str) -> dict[str, Any]:
+    """Into the house's own folder, of which `check_room` has said that it has room for it."""
+    folder = desk.database.parent / FOLDER
+    await asyncio.to_thread(folder.mkdir, mode=0o700, exist_ok=True)
+    moment = datetime.fromtimestamp(desk.clock.at_ms() / 1000, UTC)
+    return await back_up_house(desk, actor, file=str(folder.absolute() / f"pagegrid-{moment:%Y%m%d-%H%M%S}.db"))
+
+
+def check_room(database: Path) -> None:
+    """Raises ClientError where another copy does not belong."""
+    folder = database.parent / FOLDER
+    kept = len(list_kept(database))
+    if kept >= KEPT_MAX:
+        raise ClientError("invalid_request", f"there are {kept} backups in {folder}; move the older ones to another disk first")
+    needed, free = database.stat().st_size + ROOM_LEFT_BYTES, shutil.disk_usage(database.parent).free
+    if free < needed:
+        raise ClientError(
+            "invalid_request",
+            f"{free // 2**20:,} MiB are free, and a copy wants {needed // 2**20:,} MiB so that the ledger keeps room; back up to "
+            "another disk with `pagegrid backup FILE`",
+        )
+
+
+def list_kept(database: Path) -> list[Kept]:
+    """The files of the house's own folder, the latest first."""
+    folder = database.parent / FOLDER
+    if not folder.is_dir():
+        return []
+    found = []
+    for file in folder.iterdir():
+        try:
+            status = file.stat()
+        except OSError:
+            continue  # gone meanwhile
+        found.append(Kept(file.name, status.st_size, int(status.st_mtime * 1000), not file.name.endswith(".db")))
+    return sorted(found, key=lambda kept: (kept.at_ms, kept.name), reverse=True)
+
+
 def create_backup(conn: sqlite3.Connection, *, file: str) -> dict[str, Any]:
     """Copy the database to `file` (an absolute path that is free), audited. Raises ClientError for a path that cannot be used,
     HouseError if it cannot be written or the copy's books do not balance (it stays then, under its partial name)."""
+    return _create(conn, file, lambda: None)
+
+
+# ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _create(conn: sqlite3.Connection, file: str, pause: Callable[[], None]) -> dict[str, Any]:
     target = Path(file)
     if not target.is_absolute():
         raise ClientError("invalid_request", "file must be an absolute path", param="file")
@@ -46,7 +129,7 @@ def create_backup(conn: sqlite3.Connection, *, file: str) -> dict[str, Any]:
     if not target.parent.is_dir():
         raise ClientError("invalid_request", f"there is no directory {target.parent}; make it first", param="file")
     try:
-        report = back_up(conn, target)
+        report = back_up(conn, target, pause)
     except (OSError, sqlite3.Error) as error:
         raise HouseError("unavailable", f"the backup cannot be written to {target.parent}: {error}") from None
     if not report.clean:

@@ -113,6 +113,13 @@ def parse_time_ms(text: str, param: str) -> int:
     raise refused(f"{param}: write a day (2026-11-20, UTC) or a time with its offset (2026-11-20T08:00:00Z{hint})", param)
 
 
+def parse_day_ms(text: str, param: str) -> int:
+    """The beginning of a day (UTC)."""
+    if not _DAY.fullmatch(text):
+        raise refused(f"{param}: write a day, such as 2026-11-20 (UTC)", param)
+    return parse_time_ms(text, param)
+
+
 def get_user(conn: sqlite3.Connection, name: str) -> dict[str, Any]:
     """The user of this name, or of this e-mail address. Raises ClientError that names the nearest."""
     user = users.find_user(conn, name) or users.find_user_by_email(conn, name.lower())

@@ -34,7 +34,7 @@ LINK_MS = HOUR_MS
 @whole
 async def change_password(desk: Desk, visit: Visit, session: Session, *, password: str, new_password: str) -> SignedIn:
     """All sessions end, this one too: the new one takes its place."""
-    await _prove(desk, visit, session, password)
+    await prove(desk, visit, session, password)
     account = await look(desk, lambda conn: credentials.get_account(conn, session.user_id))
     check_password(new_password, account.name, account.email or "", param="new_password")
     encoded = await desk.gate.hasher.run(functools.partial(hash_password, new_password))
@@ -57,7 +57,7 @@ async def change_password(desk: Desk, visit: Visit, session: Session, *, passwor
 async def begin_totp(desk: Desk, visit: Visit, session: Session, *, password: str) -> dict[str, str]:
     """A new secret, as an app takes it: `uri` for the QR code, `secret` to be typed. In force once `enable_totp` saw a code of
     it."""
-    await _prove(desk, visit, session, password)
+    await prove(desk, visit, session, password)
     secret = make_totp_secret()
     at_ms = desk.clock.at_ms()
 
@@ -106,7 +106,7 @@ async def disable_totp(desk: Desk, visit: Visit, session: Session, *, password: 
     """With password and code: who has only one of them is who it shall keep out."""
     if desk.gate.rules.totp_for_admins and session.role == "admin":
         raise ClientError("forbidden", "Admins must have a second factor here (web.require_totp_for_admins).")
-    await _prove(desk, visit, session, password)
+    await prove(desk, visit, session, password)
     count_code(desk, session.user_id)
     at_ms = desk.clock.at_ms()
 
@@ -127,7 +127,7 @@ async def disable_totp(desk: Desk, visit: Visit, session: Session, *, password: 
 @whole
 async def renew_recovery_codes(desk: Desk, visit: Visit, session: Session, *, password: str, code: str) -> list[str]:
     """Ten new ones, shown this once; the old ones are worth nothing any more."""
-    await _prove(desk, visit, session, password)
+    await prove(desk, visit, session, password)
     count_code(desk, session.user_id)
     at_ms = desk.clock.at_ms()
     codes = make_recovery_codes()
@@ -214,7 +214,7 @@ async def end_sessions_of(desk: Desk, actor: str, *, user: str) -> dict[str, Any
 @whole
 async def create_link(desk: Desk, actor: str, *, user: str) -> dict[str, Any]:
     """A one-time link, good for an hour, by which the user sets a password (`signin.redeem_link`); an earlier one is dead. The
-    result carries its token. Not an act by name: whoever gets the token is the user."""
+    result carries its token: whoever gets it is the user."""
     at_ms = desk.clock.at_ms()
     token = make_token()
 
@@ -231,10 +231,10 @@ async def create_link(desk: Desk, actor: str, *, user: str) -> dict[str, Any]:
     return {"id": found["id"], "name": found["name"], "expires_at_ms": at_ms + LINK_MS, "token": token}
 
 
-# ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── for pages that ask once more ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _prove(desk: Desk, visit: Visit, session: Session, password: str) -> None:
+async def prove(desk: Desk, visit: Visit, session: Session, password: str) -> None:
     """That it is still they. Counts as a try to sign in. Raises ClientError. (Should the password be changed right afterwards,
     the session ends with it, and so does what was to be done.)"""
     account_tried = session.user_name.lower()
@@ -244,6 +244,9 @@ async def _prove(desk: Desk, visit: Visit, session: Session, password: str) -> N
     if account.password_hash is None or not right:
         raise refused("password: this is not your password", "password")
     desk.gate.let_in(visit.address, account_tried)
+
+
+# ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _record(ledger: LedgerWriter, at_ms: int, visit: Visit, session: Session, action: str, **after: Any) -> None:

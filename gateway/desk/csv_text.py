@@ -13,14 +13,16 @@ _FORMULA = re.compile(r"\s*[=+\-@]|[\t\r\n]")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 
 
-def render_csv(header: Sequence[str], rows: Iterable[Sequence[object]], *, quote_all: bool = False) -> str:
+def render_csv(header: Sequence[str] | None, rows: Iterable[Sequence[object]], *, quote_all: bool = False) -> str:
     """None becomes an empty cell; a text that a spreadsheet would calculate gets an apostrophe before it.
 
-    Quotes only where they are needed, or around every cell for whoever copies single lines by hand.
+    Without a header it is a part that goes on. Quotes only where they are needed, or around every cell for whoever copies single
+    lines by hand.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n", quoting=csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL)
-    writer.writerow(header)
+    if header is not None:
+        writer.writerow(header)
     writer.writerows([_cell(value) for value in row] for row in rows)
     return text.getvalue()
 

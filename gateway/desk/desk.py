@@ -69,4 +69,5 @@ class Desk:
     upstream_figures: HourlyFigures = field(default_factory=HourlyFigures)
     # The audit that somebody asked for at a page.
     checking: Errand = field(default_factory=lambda: Errand("an audit"))
+    backing_up: Errand = field(default_factory=lambda: Errand("a backup"))
     reload: Callable[[str | None], Awaitable[dict[str, Any]]] | None = None

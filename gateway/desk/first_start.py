@@ -6,13 +6,15 @@ The key may live on in somebody's log, so what is left of the credit is taken ba
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from gateway.desk.credentials import create_link
 from gateway.desk.desk import Desk
 from gateway.desk.keys import create_key
 from gateway.desk.users import create_user
-from gateway.storage import audit_log, users, wallets
+from gateway.errors import HouseError
+from gateway.storage import audit_log, calls, users, wallets
 from gateway.storage.ledger import LedgerWriter
 
 ACTOR = "first start"
@@ -23,12 +25,12 @@ KEY_RPM = 600
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What is shown once. `link_token` is that of the admin's one-time link, None where no page opens it."""
+    """What is shown once. `link_token` is that of the admin's one-time link."""
 
     user: str
     secret: str
     credit_nanos: int
-    link_token: str | None = None
+    link_token: str
 
     def __repr__(self) -> str:
         return f"Credentials({self.user!r})"
@@ -38,8 +40,21 @@ async def has_users(desk: Desk) -> bool:
     return await desk.writer.run(lambda ledger: users.any_user(ledger.conn))
 
 
-async def first_start(desk: Desk, credit_nanos: int, *, link: bool = False) -> Credentials | None:
-    """Make what a first start makes, with a one-time link if asked for; None if there are users already."""
+async def check_never_real(desk: Desk, upstreams: Collection[str]) -> None:
+    """Of a start without a configuration, whose `upstreams` are the demo's: raises HouseError if others served from here before.
+    Its users would pay for what a demo answers, because a file was moved."""
+    others = await desk.writer.run(lambda ledger: calls.find_other_upstream(ledger.conn, upstreams))
+    if others:
+        raise HouseError(
+            "unavailable",
+            f"there is no configuration, but the upstream {others!r} has served from this data directory: without one, users "
+            "would be charged for answers of the built-in demo. Put the file back, or name it with --config; for a demo, name "
+            "another directory with --data-dir",
+        )
+
+
+async def first_start(desk: Desk, credit_nanos: int) -> Credentials | None:
+    """Make what a first start makes; None if there are users already."""
     if await has_users(desk):
         return None
     user = await create_user(desk, ACTOR, name=USER, role="admin")
@@ -53,8 +68,8 @@ async def first_start(desk: Desk, credit_nanos: int, *, link: bool = False) -> C
     await desk.writer.run(grant)
     desk.book.deposit(wallet_id, credit_nanos)
     key = await create_key(desk, ACTOR, user=USER, name="first key", rpm=KEY_RPM)
-    link_token = (await create_link(desk, ACTOR, user=USER))["token"] if link else None
-    return Credentials(USER, key["secret"], credit_nanos, link_token)
+    link = await create_link(desk, ACTOR, user=USER)
+    return Credentials(USER, key["secret"], credit_nanos, link["token"])
 
 
 async def reverse_demo_credit(desk: Desk) -> int:

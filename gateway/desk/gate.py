@@ -107,6 +107,8 @@ class Gate:
         self.tickets = Tickets()
         self.codes = Throttle(CODE_PACE)
         self.rare = Throttle(RARE_PACE)
+        # Keys that are shown at the public page, by address; a right one does not count.
+        self.shown_keys = Throttle(ADDRESS_PACE)
         self._addresses = Throttle(ADDRESS_PACE)
         self._accounts = Throttle(ACCOUNT_PACE)
 

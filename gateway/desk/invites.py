@@ -91,6 +91,11 @@ def list_invites(conn: sqlite3.Connection) -> list[dict[str, Any]]:
         return [_render(invite) for invite in invites.list_invites(conn)]
 
 
+def show_invite(conn: sqlite3.Connection, *, invite_id: int) -> dict[str, Any]:
+    """One of them. Raises ClientError for one that is not there."""
+    return _render(_get_invite(conn, invite_id))
+
+
 # ── at a page ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

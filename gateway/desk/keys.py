@@ -6,6 +6,7 @@ A secret appears in the result of `create_key` and `rotate_key`, and nowhere els
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Any, Literal
@@ -34,6 +35,10 @@ Count = int | Literal["plan"]
 # US dollars as a decimal text, "0", or "plan".
 Usd = str
 
+# What a page asks of a key beside what everybody must (`own_keys.py`; no argument of the acts by name): called within the job,
+# once it is written, with the key as it was (None: it is new) and as it is now. It raises ClientError, and nothing was written.
+Check = Callable[[sqlite3.Connection, Key | None, Key], None]
+
 
 @dataclass(frozen=True, slots=True)
 class _Terms:
@@ -48,6 +53,7 @@ class _Terms:
 async def create_key(
     desk: Desk,
     actor: str,
+    check: Check | None = None,
     *,
     user: str,
     name: str = "default",
@@ -95,7 +101,9 @@ async def create_key(
         lifetime = expires or (plan.keys_expire if plan else "") or "never"
         terms = _Terms(name, own, _expiry(lifetime, at_ms))
         key = _insert(ledger.conn, desk.key_prefix, secret, found["id"], terms, None, at_ms)
-        audit_log.record(ledger.conn, at_ms, actor, "keys.create", f"key:{key.id}", after=_audited(key))
+        if check is not None:
+            check(ledger.conn, None, key)
+        audit_log.record(ledger.conn, at_ms, actor, "keys.create", f"key:{key.id}", after=audited(key))
         return key
 
     key = await desk.writer.run(job)
@@ -107,6 +115,7 @@ async def create_key(
 async def update_key(
     desk: Desk,
     actor: str,
+    check: Check | None = None,
     *,
     key_id: int,
     name: str | None = None,
@@ -152,12 +161,16 @@ async def update_key(
         )
         keys.update_key(ledger.conn, key_id, terms.name, terms.own, terms.expires_at_ms)
         secret_hash, new = _get_key(ledger.conn, key_id)
-        before, after = _audited(old), _audited(new)
+        if check is not None:
+            check(ledger.conn, old, new)
+        before, after = audited(old), audited(new)
         changed = {option for option in after if after[option] != before[option]}
-        if changed:
+        # What an operator says holds against the key's user, also where it was so before.
+        told = changed if check is not None else changed | changes.keys()
+        if told:
             states = {
-                "before": {option: before[option] for option in changed},
-                "after": {option: after[option] for option in changed},
+                "before": {option: before[option] for option in told},
+                "after": {option: after[option] for option in told},
             }
             audit_log.record(ledger.conn, at_ms, actor, "keys.update", f"key:{key_id}", **states)
         return secret_hash, new, bool(changed)
@@ -188,7 +201,7 @@ async def revoke_key(desk: Desk, actor: str, *, key_id: int) -> dict[str, Any]:
 
 
 @whole
-async def rotate_key(desk: Desk, actor: str, *, key_id: int, grace: str = "0") -> dict[str, Any]:
+async def rotate_key(desk: Desk, actor: str, check: Check | None = None, *, key_id: int, grace: str = "0") -> dict[str, Any]:
     """A new key with the same settings, its expiry too. The old one lives on for `grace` (such as 1h; "0": dead when this
     returns) or until its own expiry, if that comes first; `old_dead_at_ms` is when.
     """
@@ -202,8 +215,10 @@ async def rotate_key(desk: Desk, actor: str, *, key_id: int, grace: str = "0") -
         _check_enabled(old.user_name, get_user(ledger.conn, old.user_name)["disabled"])
         terms = _Terms(old.name, old.own, old.expires_at_ms)
         new = _insert(ledger.conn, desk.key_prefix, secret, old.user_id, terms, old.id, at_ms)
+        if check is not None:
+            check(ledger.conn, old, new)
         keys.revoke_key(ledger.conn, old.id, at_ms + grace_ms)
-        after = {**_audited(new), "rotated_from": old.id, "old_revoked_at_ms": at_ms + grace_ms}
+        after = {**audited(new), "rotated_from": old.id, "old_revoked_at_ms": at_ms + grace_ms}
         audit_log.record(ledger.conn, at_ms, actor, "keys.rotate", f"key:{new.id}", after=after)
         old_hash, old = _get_key(ledger.conn, old.id)
         return old_hash, old, new
@@ -232,7 +247,7 @@ def issue_key(
     lifetime = desk.plans[plan].keys_expire if plan in desk.plans else ""
     terms = _Terms(name, Own(), _expiry(lifetime or "never", at_ms))
     key = _insert(conn, desk.key_prefix, secret, user_id, terms, None, at_ms)
-    audit_log.record(conn, at_ms, actor, "keys.create", f"key:{key.id}", after=_audited(key))
+    audit_log.record(conn, at_ms, actor, "keys.create", f"key:{key.id}", after=audited(key))
     return secret, key
 
 
@@ -394,7 +409,7 @@ def _render(key: Key) -> dict[str, Any]:
     }
 
 
-def _audited(key: Key) -> dict[str, Any]:
+def audited(key: Key) -> dict[str, Any]:
     """A key as its audit row tells it: the hint, never the secret."""
     fields = _render(key)
     del fields["id"], fields["revoked_at_ms"], fields["plan"]

@@ -40,6 +40,23 @@ class _Plan:
     transfer_id: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """A request that was paid: what of it is left to be given back, and the number that the next refund of it would have."""
+
+    request_id: str
+    user_id: int
+    model: str
+    at_ms: int
+    paid_nanos: int
+    refunded_nanos: int
+    next_number: int
+
+    @property
+    def rest_nanos(self) -> int:
+        return self.paid_nanos - self.refunded_nanos
+
+
 @whole
 async def refund(
     desk: Desk, actor: str, *, request_id: str, amount: str | None = None, number: int | None = None, note: str = ""
@@ -93,6 +110,21 @@ async def refund(
             available=wallet.available_nanos,
         ),
     }
+
+
+def find_paid(conn: sqlite3.Connection, request_id: str) -> Paid:
+    """For whoever is asked before a refund. Raises ClientError for a request that is not there or was not paid."""
+    row = _get_settled(conn, request_id)
+    made = refunds.list_refunds(conn, row["request_id"])
+    return Paid(
+        request_id=render_id(row["request_id"]),
+        user_id=row["user_id"],
+        model=row["model"],
+        at_ms=row["resolved_at_ms"],
+        paid_nanos=refunds.paid_nanos(conn, row["request_id"]),
+        refunded_nanos=sum(each.amount_nanos for each in made),
+        next_number=made[-1].number + 1 if made else 1,
+    )
 
 
 # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiosqlite
 
+from gateway.desk.bills import usage_of
 from gateway.desk.checks import money
 from gateway.errors import ClientError
 from gateway.ids import parse_id, render_id
@@ -44,7 +45,7 @@ def render_usage(row: dict[str, Any]) -> dict[str, Any]:
     if row["state"] == "open":
         return shown
     settled = row["state"] == "settled"
-    usage = _usage(row) if settled else Usage()
+    usage = usage_of(row) if settled else Usage()
     cost_nanos = row["cost_nanos"] if settled else 0
     shown |= {
         "input_tokens": usage.input_tokens,
@@ -91,7 +92,7 @@ def render_derivation(row: dict[str, Any]) -> dict[str, Any]:
     The last line is the rounding (less than one nano); before it stands what was taken off where a charge was limited to what
     had been held.
     """
-    derivation = derive(parse_terms(row["terms"]), _usage(row))
+    derivation = derive(parse_terms(row["terms"]), usage_of(row))
     lines: list[dict[str, Any]] = []
     with localcontext(prec=_DIGITS):
         scale = Decimal(1) / TOKENS_PER_PRICE
@@ -126,10 +127,6 @@ def _find(conn: sqlite3.Connection, text: str) -> dict[str, Any] | None:
         if row is not None:
             return row
     return None
-
-
-def _usage(row: dict[str, Any]) -> Usage:
-    return Usage(**{name: row[name] for name in Usage.__slots__})
 
 
 def _plain(amount: Decimal) -> str:

@@ -139,6 +139,14 @@ def list_batches(conn: sqlite3.Connection) -> list[dict[str, Any]]:
         return [{**batch, **money(amount=batch["amount_nanos"])} for batch in vouchers.list_batches(conn)]
 
 
+def show_voucher(conn: sqlite3.Connection, *, voucher_id: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One voucher, and its batch as `list_batches` tells it. Raises ClientError for one that is not there."""
+    with snapshot(conn):
+        voucher = _get_voucher(conn, voucher_id)
+        [batch] = vouchers.list_batches(conn, voucher["batch"])
+    return voucher, batch
+
+
 # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

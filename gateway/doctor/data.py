@@ -83,10 +83,9 @@ def check_file_system(patient: Patient) -> Iterator[Finding]:
         yield ok(f"the data lie on {kind}")
 
 
-def check_disk(patient: Patient) -> Iterator[Finding]:
-    """Room now, for the copy that an upgrade makes, and for how many days at the pace of the last week."""
-    folder = _nearest(patient.data_dir)
-    room = os.statvfs(folder)
+def check_room(patient: Patient) -> Iterator[Finding]:
+    """Room now, and for the copy that an upgrade makes. One finding."""
+    room = os.statvfs(_nearest(patient.data_dir))
     free = room.f_bavail * room.f_frsize
     if free < ROOM_BYTES_MIN:
         yield failure(f"{_size(free)} are free: when none is, no request is admitted", "free some, or move the data directory")
@@ -101,6 +100,18 @@ def check_disk(patient: Patient) -> Iterator[Finding]:
             "free some, or back up to another disk",
         )
         return
+    yield ok(f"{_size(free)} are free")
+
+
+def check_disk(patient: Patient) -> Iterator[Finding]:
+    """As `check_room`, and for how many days at the pace of the last week."""
+    (found,) = check_room(patient)
+    if found.verdict != "ok":
+        yield found
+        return
+    room = os.statvfs(_nearest(patient.data_dir))
+    free = room.f_bavail * room.f_frsize
+    file_bytes = patient.database.stat().st_size if patient.database.exists() else 0
     grows = ""
     if file_bytes:
         with patient.open_database() as conn:

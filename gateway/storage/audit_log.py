@@ -28,6 +28,7 @@ def list_entries(
     *,
     before_id: int,
     since_ms: int | None,
+    until_ms: int | None,
     actor: str | None,
     action: str | None,
     subject: str | None,
@@ -40,14 +41,38 @@ def list_entries(
         from audit_log
         where id < :before
           and (:since is null or at_ms >= :since)
+          and (:until is null or at_ms < :until)
           and (:actor is null or actor = :actor or substr(actor, 1, length(:actor) + 1) = :actor || ' ')
           and (:action is null or action = :action or substr(action, 1, length(:action) + 1) = :action || '.')
           and (:subject is null or subject = :subject)
         order by id desc
         limit :limit
         """,
-        {"before": before_id, "since": since_ms, "actor": actor, "action": action, "subject": subject, "limit": limit},
+        {
+            "before": before_id,
+            "since": since_ms,
+            "until": until_ms,
+            "actor": actor,
+            "action": action,
+            "subject": subject,
+            "limit": limit,
+        },
     ).fetchall()
     columns = ("id", "at_ms", "actor", "action", "subject", "before", "after")
     entries = [dict(zip(columns, row, strict=True)) for row in rows]
     return [{**entry, **{state: json.loads(entry[state] or "null") for state in ("before", "after")}} for entry in entries]
+
+
+def list_settings_of_key(conn: sqlite3.Connection, root_id: int) -> list[tuple[str, str, dict[str, Any], dict[str, Any]]]:
+    """(actor, action, before, after) of all that was said of the settings of a key and of those that took its place, in order."""
+    rows = conn.execute(
+        """
+        select actor, action, before, after
+        from audit_log
+        where action in ('keys.create', 'keys.update')
+          and subject in (select 'key:' || id from keys where root_id = ?)
+        order by id
+        """,
+        (root_id,),
+    ).fetchall()
+    return [(actor, action, json.loads(before or "{}"), json.loads(after or "{}")) for actor, action, before, after in rows]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -21,10 +22,11 @@ from gateway.storage.database import open_reader
 SYNC_EVERY_S = 0.02
 
 
-def back_up(conn: sqlite3.Connection, target: Path) -> Report:
+def back_up(conn: sqlite3.Connection, target: Path, pause: Callable[[], None] = lambda: None) -> Report:
     """Copy what `conn` (a reader's) sees to `target`, which must not exist; returns the audit of the copy.
 
-    If the copy is not clean it stays under its partial name. Raises sqlite3.Error or OSError, and leaves nothing then.
+    If the copy is not clean it stays under its partial name. Raises sqlite3.Error, OSError and what `pause` does (the audit calls
+    it between its slices), and leaves nothing then.
     """
     partial = partial_name(target)
     partial.unlink(missing_ok=True)
@@ -32,7 +34,7 @@ def back_up(conn: sqlite3.Connection, target: Path) -> Report:
     try:
         _vacuum_into(conn, partial, file)
         with closing(open_reader(partial)) as copy:
-            report = audit(copy)
+            report = audit(copy, pause=pause)
         if report.clean:
             partial.rename(target)
             _sync_folder(target.parent)

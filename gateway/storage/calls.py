@@ -7,11 +7,19 @@ Plain functions on a reader's connection (or the writer's, inside a job). Whose 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from typing import Any
 
 import aiosqlite
 
 from gateway.storage.ledger import request_reference
+
+
+def find_other_upstream(conn: sqlite3.Connection, names: Collection[str]) -> str | None:
+    """The name of an upstream that has served, and is none of these; the first one that is found."""
+    marks = ", ".join("?" * len(names))
+    row = conn.execute(f"select upstream from usage where upstream not in ({marks}) limit 1", tuple(names)).fetchone()  # noqa: S608 (question marks)
+    return None if row is None else str(row[0])
 
 
 def find_usage(conn: sqlite3.Connection, request_id: int) -> dict[str, Any] | None:
@@ -23,6 +31,14 @@ def find_usage(conn: sqlite3.Connection, request_id: int) -> dict[str, Any] | No
     if not rows:
         return None
     return {**rows[0], "attempts": _dicts(conn.execute(_ATTEMPTS, (request_id,)))}
+
+
+def find_trail(conn: sqlite3.Connection, request_id: int) -> dict[str, Any]:
+    """What a request moved: its hold (`held_nanos` when it was opened, `raised_nanos` in `raises` steps since), and `transfers`,
+    a list of dicts in the order of the ledger: what was charged for it, and what was given back."""
+    held, raises, raised = conn.execute(_HOLD, (request_id,)).fetchone()
+    transfers = _dicts(conn.execute(_TRANSFERS, {"text": request_reference(request_id)}))
+    return {"held_nanos": held, "raises": raises, "raised_nanos": raised, "transfers": transfers}
 
 
 async def fetch_usage(reader: aiosqlite.Connection, request_id: int) -> dict[str, Any] | None:
@@ -74,6 +90,22 @@ _ATTEMPTS = """
     from attempts
     where request_id = ?
     order by number
+"""
+
+
+_HOLD = """
+    select h.amount_nanos, count(c.hold_id), coalesce(sum(c.delta_nanos), 0)
+    from holds as h left join hold_changes as c on c.hold_id = h.id
+    where h.id = ?
+"""
+
+# An overrun is part of the price that the wallet could not pay; what is collected later names another request.
+_TRANSFERS = """
+    select id, at_ms, kind, amount_nanos from transfers where kind in ('settle', 'overrun') and reference = :text
+    union all
+    select id, at_ms, kind, amount_nanos from transfers
+    where kind = 'refund' and reference > :text || ':' and reference < :text || ';'
+    order by id
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterable
 from ipaddress import ip_network
 from typing import Any
 
@@ -83,6 +84,48 @@ def list_keys(conn: sqlite3.Connection, user_id: int) -> list[tuple[Key, dict[st
     """Every key that the user ever had, each with when it was made and from which."""
     rows = conn.execute(f"{_SELECT} where k.user_id = ? order by k.id", (user_id,)).fetchall()
     return [(_key(row), {"created_at_ms": row[11], "rotated_from": row[12]}) for row in rows]
+
+
+def count_keys(conn: sqlite3.Connection, user_id: int, at_ms: int, since_ms: int) -> tuple[int, int]:
+    """How many keys of the user live, and how many were made since."""
+    live, made = conn.execute(
+        """
+        select
+          coalesce(sum((revoked_at_ms is null or revoked_at_ms > :now) and (expires_at_ms is null or expires_at_ms > :now)), 0),
+          coalesce(sum(created_at_ms > :since), 0)
+        from keys where user_id = :user
+        """,
+        {"user": user_id, "now": at_ms, "since": since_ms},
+    ).fetchone()
+    return int(live), int(made)
+
+
+def find_newest_live(conn: sqlite3.Connection, user_id: int, at_ms: int) -> tuple[str, str] | None:
+    """(name, hint) of the key that the user made last, of those that live and were not replaced."""
+    row: tuple[str, str] | None = conn.execute(
+        """
+        select name, hint from keys
+        where user_id = :user and revoked_at_ms is null and (expires_at_ms is null or expires_at_ms > :now)
+        order by id desc
+        limit 1
+        """,
+        {"user": user_id, "now": at_ms},
+    ).fetchone()
+    return row
+
+
+def last_used(conn: sqlite3.Connection, key_ids: Iterable[int]) -> dict[int, int]:
+    """When the latest request of each key came, as far as there was one."""
+    return dict(
+        conn.execute(
+            """
+            select k.value, h.opened_at_ms
+            from json_each(?) as k
+            join holds as h on h.id = (select max(id) from holds where key_id = k.value)
+            """,
+            (json.dumps(list(key_ids)),),
+        ).fetchall()
+    )
 
 
 def revoke_key(conn: sqlite3.Connection, key_id: int, at_ms: int) -> bool:

@@ -102,6 +102,33 @@ def sum_usage(
     return groups, total
 
 
+def dearest(conn: sqlite3.Connection, asked: Range, by: Dimension, *, limit: int) -> list[dict[str, Any]]:
+    """The groups of one dimension that cost most, with requests and cost; what has none (requests of no session) is left out.
+
+    `asked` must begin and end with an hour.
+    """
+    assert asked.start_ms % HOUR_MS == asked.end_ms % HOUR_MS == 0
+    column = COLUMNS[by]
+    measures = {name: OWN_MEASURES[name] for name in ("requests", "cost_nanos")}
+    cursor = conn.execute(
+        f"""
+        select s.*{"".join(f", {told} as {name}" for told, name in _NAMES.get(by, {}).items())}
+        from (
+          select {column}, {", ".join(f"sum({name}) as {name}" for name in measures)}
+          from ({_sources(asked, measures, detail=asked.of_detail or by in DETAIL)})
+          where {column} <> ''
+          group by {column}
+          order by sum(cost_nanos) desc, {column}
+          limit :limit
+        ) as s {_JOINS.get(by, "")}
+        order by s.cost_nanos desc, s.{column}
+        """,
+        {**_parameters(asked), "limit": limit},
+    )
+    names = [told[0] for told in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
 def place_kinds(group_by: Sequence[Dimension]) -> tuple[type, ...]:
     """Of what a place in the order of these groups consists."""
     return tuple(str if column == "s.model" else int for column in _order(group_by))
@@ -174,13 +201,16 @@ def _sources(asked: Range, measures: dict[str, str], *, detail: bool) -> str:
 
 
 def _rolled(asked: Range, measures: dict[str, str], table: str, at: str, times: str, *, detail: bool) -> str:
-    # One search per hour or day, and wallet: the tables are in order of time.
+    # One search per hour or day, and wallet: the tables are in order of time. A session of a wallet has an index of its own.
     where = _where(asked, "r", session="r.session", agent="r.agent")
+    source = f"json_each(:{times}) as t cross join {table} as r on r.{at} = t.value"
+    if table == "usage_sessions" and asked.session is not None and asked.wallet_id is not None:
+        source = f"{table} as r indexed by usage_sessions_by_session where r.{at} >= :start and r.{at} < :end"
     return f"""
         select r.{at} - r.{at} % {DAY_MS} as day_at_ms, r.wallet_id, r.key_id, r.model,
           {"r.session, r.agent" if detail else "'' as session, '' as agent"}, {", ".join(f"r.{name}" for name in measures)},
           r.first_request_id
-        from json_each(:{times}) as t cross join {table} as r on r.{at} = t.value {where}
+        from {source} {where}
     """
 
 

@@ -90,15 +90,20 @@ def list_vouchers(conn: sqlite3.Connection, *, batch: str | None, before_id: int
     return [_told(row) for row in rows]
 
 
-def list_batches(conn: sqlite3.Connection) -> list[dict[str, Any]]:
-    """Newest first; each voucher of a batch stands in one of its three counts, `open` whether it has expired or not."""
-    columns = ("batch", "created_by", "created_at_ms", "expires_at_ms", "amount_nanos", "redeemed", "voided", "open")
+def list_batches(conn: sqlite3.Connection, batch: str | None = None) -> list[dict[str, Any]]:
+    """Newest first, or the one that is named; each voucher of a batch stands in one of its three counts, `open` whether it has
+    expired or not."""
+    columns = (
+        *("batch", "first_voucher_id", "created_by", "created_at_ms", "expires_at_ms", "amount_nanos"),
+        *("redeemed", "voided", "open"),
+    )
     rows = conn.execute(
         """
-        select batch, min(created_by), min(created_at_ms), min(expires_at_ms), min(amount_nanos),
+        select batch, min(id), min(created_by), min(created_at_ms), min(expires_at_ms), min(amount_nanos),
           count(redeemed_at_ms), count(voided_at_ms), count(*) filter (where redeemed_at_ms is null and voided_at_ms is null)
-        from vouchers group by batch order by min(id) desc
-        """
+        from vouchers where batch = coalesce(?, batch) group by batch order by min(id) desc
+        """,
+        (batch,),
     ).fetchall()
     return [dict(zip(columns, row, strict=True)) for row in rows]
 

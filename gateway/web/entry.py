@@ -42,8 +42,9 @@ async def enter_code(page: Page) -> None:
     try:
         signed_in = await signin.enter_code(page.desk, page.visit, ticket=ticket, code=page.form.get("code"))
     except ClientError as error:
-        if error.param == "ticket":
-            error.param = None  # it is no field that anybody sees
+        if error.param != "code" and error.code != "rate_limited":
+            # The ticket has ended, or the password was changed meanwhile: the page of the code has no field for either.
+            error.param = None
             await page.refuse("door/login.html", error, **_login(page, wanted))
             return
         await page.refuse("door/code.html", error, ticket=ticket, next=wanted)
@@ -152,6 +153,8 @@ async def _let_in(page: Page, signed_in: SignedIn, wanted: str) -> None:
 
 
 async def _ask_for_code(page: Page, needed: CodeNeeded, wanted: str) -> None:
+    if page.token is not None and signin.find_session(page.desk, page.token) is None:
+        page.leave()  # a link has ended it, and a form of it would be refused
     await page.show("door/code.html", ticket=needed.ticket, next=_next(wanted))
 
 

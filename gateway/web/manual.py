@@ -9,7 +9,8 @@ configuration and not on the loop. Knows nothing of HTTP.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +88,18 @@ MEANINGS: Mapping[Code, tuple[str, str]] = {
     "upstream_overloaded": ("The provider says that it is overloaded.", "Try again in a moment."),
 }
 
+# How a program is set up with a key: its name, the page that says so, and which blocks of that page stand beside a new key.
+USES = (
+    ("Claude Code", "claude-code", ("use",)),
+    ("OpenClaw", "openclaw", ("use",)),
+    ("Cline", "other-clients", ("cline",)),
+    ("Roo Code", "other-clients", ("roo_code",)),
+    ("Codex", "other-clients", ("codex",)),
+    ("Python", "sdks", ("python", "python_openai")),
+    ("JavaScript", "sdks", ("javascript",)),
+    ("curl", "sdks", ("curl",)),
+)
+
 # Stands for the reader's address while a page is rendered; nothing else looks like it.
 _BASE = "https://base-url.pagegrid.invalid"
 _RISKY = re.compile(r"[\\`*_\[\]<>|~&]")
@@ -107,6 +120,12 @@ class Page:
     markdown: str
     html: Markup
     headings: tuple[Heading, ...]
+    key: str
+
+    @property
+    def shows_key(self) -> bool:
+        """Whether a key stands in its examples."""
+        return self.key in self.markdown
 
     def markdown_for(self, base_url: str) -> str:
         return self.markdown.replace(_BASE, base_url)
@@ -114,8 +133,22 @@ class Page:
     def lead_for(self, base_url: str) -> str:
         return self.lead.replace(_BASE, base_url)
 
-    def html_for(self, base_url: str) -> Markup:
-        return Markup(str(self.html).replace(_BASE, str(escape(base_url))))  # noqa: S704 (escaped here)
+    def html_for(self, base_url: str, key: str = "") -> Markup:
+        """`key` is what stands for the reader's own, "" where nobody knows it."""
+        return _fill(self.html, base_url, self.key, key or self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One way to use a key: as the docs have it, and where."""
+
+    label: str
+    slug: str
+    html: Markup
+    key: str
+
+    def html_for(self, base_url: str, key: str) -> Markup:
+        return _fill(self.html, base_url, self.key, key)
 
 
 class Manual:
@@ -135,6 +168,7 @@ class Manual:
         )
         self._environment.filters |= {**text.FILTERS, "code": code}
         self._rendered: tuple[object, dict[str, Page]] = (None, {})
+        self._uses: tuple[object, tuple[Use, ...]] = (None, ())
 
     def page(self, slug: str) -> Page:
         """KeyError if there is none of this name."""
@@ -146,6 +180,13 @@ class Manual:
         if slug not in pages:
             pages[slug] = self._render(slug)
         return pages[slug]
+
+    def uses(self) -> tuple[Use, ...]:
+        """Every way to use a key, the pieces of the docs themselves; as `page`, it may run in a thread."""
+        settings = self._house.settings
+        if self._uses[0] is not settings:
+            self._uses = (settings, tuple(self._render_use(*use) for use in USES))
+        return self._uses[1]
 
     def all(self) -> Iterable[Page]:
         return (self.page(slug) for slug in TITLES)
@@ -173,7 +214,16 @@ class Manual:
         markdown = self._environment.get_template(f"{slug}.md").render(values)
         rendered = render(markdown, mine=(_BASE, values["key"]))
         lead = next(block for block in markdown.split("\n\n")[1:] if block.strip())
-        return Page(slug, rendered.title, " ".join(lead.split()), markdown, rendered.html, rendered.headings)
+        return Page(slug, rendered.title, " ".join(lead.split()), markdown, rendered.html, rendered.headings, values["key"])
+
+    def _render_use(self, label: str, slug: str, blocks: Sequence[str]) -> Use:
+        values = self._values()
+        template = self._environment.get_template(f"{slug}.md")
+        texts = ["".join(template.blocks[block](template.new_context(values))) for block in blocks]
+        # Within a step of a list, what belongs to it is indented.
+        markdown = "\n".join(map(textwrap.dedent, texts))
+        html = render(markdown, mine=(_BASE, values["key"]), prefix=f"{slug}-{blocks[0]}-").html
+        return Use(label, slug, html, values["key"])
 
     def _values(self) -> dict[str, Any]:
         house = self._house
@@ -183,6 +233,7 @@ class Manual:
         return {
             "brand": settings.brand,
             "base_url": Plain(_BASE),
+            "signup": Plain(settings.web.signup),
             "prefix": Plain(settings.brand.key_prefix),
             "key": Plain(settings.brand.key_prefix + "YOUR-KEY"),
             "slug": Plain(re.sub(r"[^a-z0-9]+", "-", settings.brand.name.lower()).strip("-") or "gateway"),
@@ -200,6 +251,11 @@ class Manual:
             "count_tokens_per_minute": COUNT_TOKENS_PER_MINUTE,
             "demo": settings.demo_only,
         }
+
+
+def _fill(html: Markup, base_url: str, placeholder: str, key: str) -> Markup:
+    filled = str(html).replace(_BASE, str(escape(base_url))).replace(str(escape(placeholder)), str(escape(key)))
+    return Markup(filled)  # noqa: S704 (escaped here)
 
 
 def escape_markdown(value: object) -> object:

@@ -69,9 +69,10 @@ class Fence:
         return self.attributes.get("title") or _CAPTIONS.get(self.language, "Code")
 
 
-def render(text: str, mine: Sequence[str] = ()) -> Rendered:
-    """`mine` are the reader's own values (address, key), set off in code."""
-    env: dict[str, Any] = {"mine": mine, "headings": [], "ids": set(), "title": "", "count": 0, "tables": 0}
+def render(text: str, mine: Sequence[str] = (), prefix: str = "") -> Rendered:
+    """`mine` are the reader's own values (address, key), set off in code. Ids of code and tabs begin with `prefix`, so that
+    several texts may stand on one page."""
+    env: dict[str, Any] = {"mine": mine, "prefix": prefix, "headings": [], "ids": set(), "title": "", "count": 0, "tables": 0}
     html = _PARSER.render(text, env)
     return Rendered(env["title"], tuple(env["headings"]), Markup(html))  # noqa: S704 (markdown-it escapes what it is given)
 
@@ -104,17 +105,18 @@ class _Renderer(RendererHTML):
         fence = Fence.parse(token.info)
         env["count"] += 1
         number = env["count"]
-        html = _code(f"code-{number}", fence.caption, number, token.content, env["mine"])
+        html = _code(f"{env['prefix']}code-{number}", fence.caption, number, token.content, env["mine"])
         if not fence.tab:
             return html
         first, last = not _has_tab(tokens, idx - 1), not _has_tab(tokens, idx + 1)
         if first:
             env["group"] = number
-        name = f"tabs-{env['group']}"
+        prefix = env["prefix"]
+        name = f"{prefix}tabs-{env['group']}"
         checked = " checked" if first else ""
         tab = (
-            f'<input type="radio" name="{name}" id="tab-{number}"{checked}>'
-            f'<label for="tab-{number}">{escape(fence.tab)}</label><div class="panel">{html}</div>\n'
+            f'<input type="radio" name="{name}" id="{prefix}tab-{number}"{checked}>'
+            f'<label for="{prefix}tab-{number}">{escape(fence.tab)}</label><div class="panel">{html}</div>\n'
         )
         opening = '<fieldset><legend class="vh">Choose yours</legend><div class="tabs">\n' if first else ""
         return opening + tab + ("</div></fieldset>\n" if last else "")

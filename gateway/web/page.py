@@ -24,6 +24,7 @@ from aiohttp import web
 from gateway.api.frame import check_method
 from gateway.api.sink import HttpSink
 from gateway.desk.desk import Desk
+from gateway.desk.operation import broken_invariants
 from gateway.desk.signin import Visit, find_session, look, must_set_up_totp, sign_out
 from gateway.desk.users import Member, get_member
 from gateway.errors import ClientError
@@ -32,6 +33,7 @@ from gateway.proxy.walk import Inbound
 from gateway.sessions import ABSOLUTE_MS, Session, csrf_token, is_csrf_token, make_token
 from gateway.upstreams.base import Headers
 from gateway.web.forms import Form, local_path, read_form
+from gateway.web.live import EVENT_STREAM, Live, Part, Read
 from gateway.web.notes import Note, Notes, Tone
 from gateway.web.pages import HTML, SECURITY_HEADERS, Pages, base_url
 
@@ -45,6 +47,8 @@ TOTP_PATH = "/dashboard/settings/two-factor"
 LOGIN_PATH = "/login"
 HOME_PATH = "/dashboard"
 NO_STORE = ("cache-control", "no-store")
+# A proxy that packed a stream would hold it back.
+NO_TRANSFORM = ("cache-control", "no-store, no-transform")
 # A form that nobody is signed in for carries the token of a cookie of its own.
 _FORM_COOKIE = "form"
 _SESSION_COOKIE = "session"
@@ -76,6 +80,7 @@ class Page:
     request: web.Request
     inbound: Inbound
     sink: HttpSink
+    live: Live
     token: str | None
     session: Session | None
     form_token: str
@@ -161,6 +166,14 @@ class Page:
         told = [("content-type", content_type)] if content_type else []
         await self.sink.answer(status, [*told, *headers, *self._cookies, *SECURITY_HEADERS, NO_STORE], body)
 
+    async def keep_up_to_date(self, part: Part) -> None:
+        """A stream of what the part shows, to a page that has its script; to anybody else what it shows now."""
+        if EVENT_STREAM in self.request.headers.get("accept", "") and self.request.method == "GET":
+            assert self.token is not None
+            await self.live.stream(part, self.member, self.token, (*SECURITY_HEADERS, NO_TRANSFORM), self.sink)
+        else:
+            await self.send(await self.live.render(part, self.member), HTML)
+
     # ── signing in and out ───────────────────────────────────────────────────────────────────────────────────────────
 
     async def enter(self, token: str, session: Session) -> None:
@@ -191,6 +204,7 @@ class Page:
             "base_url": base_url(self.house, self.request),
             "now_ms": self.now_ms,
             "query": self.query,
+            "attention": _attention(self.house) if member is not None and member.role == "admin" else {},
         }
 
     @property
@@ -206,18 +220,29 @@ class Page:
 PageHandler = Callable[[Page], Awaitable[None]]
 
 
+def live_route(path: str, name: str, who: Literal["user", "admin"], template: str, read: Read) -> Route:
+    """The path from which a part of a page is kept up to date (`live.py` says how)."""
+    part = Part(name, who, template, read)
+
+    async def keep_up_to_date(page: Page) -> None:
+        await page.keep_up_to_date(part)
+
+    return Route(path, name, who, get=keep_up_to_date)
+
+
 class Hall:
     """Lets in by route: the session of a cookie, the token of a form, and nobody where they may not be."""
 
-    def __init__(self, pages: Pages) -> None:
+    def __init__(self, pages: Pages, live: Live) -> None:
         self._pages = pages
+        self._live = live
         self._notes = Notes()
 
     async def serve(self, route: Route, house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
         check_method(request, *route.methods)
         token, session = find_visitor(house, request)
         form_token = request.cookies.get(cookie_name(_FORM_COOKIE, is_secure(house, request)), "")
-        page = Page(house, self._pages, self._notes, request, inbound, sink, token, session, form_token)
+        page = Page(house, self._pages, self._notes, request, inbound, sink, self._live, token, session, form_token)
         if route.who != "anyone" and session is None:
             await _ask_to_sign_in(page)
             return
@@ -235,6 +260,8 @@ class Hall:
                 raise _signed_out()
             expected = token if session is not None else form_token
             if not expected or not is_csrf_token(expected, page.form.take("csrf")):
+                if session is None and request.cookies.get(cookie_name(_SESSION_COOKIE, is_secure(house, request))):
+                    raise _signed_out()
                 raise ClientError(
                     "forbidden",
                     "This form was made for another session, or this browser keeps no cookies. Nothing was changed; go back, "
@@ -260,6 +287,15 @@ def cookie_name(name: str, secure: bool) -> str:
 def is_secure(house: House, request: web.Request) -> bool:
     """Whether the reader's own way here is TLS, be it that of a proxy."""
     return base_url(house, request).startswith("https:")
+
+
+def _attention(house: House) -> dict[str, int]:
+    """How many things an admin should look at, by the path of the page that has them; from memory alone, as every page asks."""
+    upstreams = house.desk.upstreams.show()
+    return {
+        "/admin/upstreams": sum(each["state"] == "cooling" or bool(each["resting_models"]) for each in upstreams),
+        "/admin/ledger": broken_invariants() + (not house.writer.accepting),
+    }
 
 
 async def _ask_to_sign_in(page: Page) -> None:

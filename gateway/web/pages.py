@@ -21,6 +21,7 @@ from gateway.house import House
 from gateway.proxy.walk import Inbound
 from gateway.upstreams.base import Headers
 from gateway.web import text
+from gateway.web.manual import Manual
 from gateway.web.static import Static, etag_of, is_known
 
 HTML = "text/html; charset=utf-8"
@@ -82,6 +83,7 @@ class Reader:
 class Pages:
     def __init__(self, house: House, static: Static) -> None:
         self._house = house
+        self.manual = Manual(house)
         self._environment = jinja2.Environment(
             loader=jinja2.PackageLoader("gateway.web", "templates"),
             autoescape=True,
@@ -99,6 +101,10 @@ class Pages:
             brand=settings.brand, demo=settings.demo_only, reader=Reader.of(self._house, inbound), here=here, **values
         )
         return shown.encode()
+
+    def render_part(self, template: str, **values: object) -> bytes:
+        """A piece of a page by itself, without what only a page has."""
+        return self._environment.get_template(template).render(brand=self._house.settings.brand, **values).encode()
 
     async def answer(self, template: str, request: web.Request, inbound: Inbound, sink: HttpSink, **values: Any) -> None:
         await answer_text(self.render(template, inbound, request.path, **values), HTML, request, sink)

@@ -15,21 +15,22 @@ from aiohttp import web
 from gateway.api.accept import prefers
 from gateway.api.frame import Handler, framed
 from gateway.api.sink import HttpSink
+from gateway.desk.own_keys import newest_key
+from gateway.desk.signin import look
 from gateway.errors import ClientError
 from gateway.house import House
 from gateway.proxy.walk import Inbound
-from gateway.web import entry
-from gateway.web.admin import ledger, models, upstreams
-from gateway.web.dashboard import settings
+from gateway.web import admin, dashboard, entry, key_page
 from gateway.web.forms import local_path, read_form
-from gateway.web.manual import FIRST, GROUPS, ORDER, TITLES, Manual
+from gateway.web.live import Live
+from gateway.web.manual import FIRST, GROUPS, ORDER, TITLES
 from gateway.web.models import list_models, show_model
-from gateway.web.page import Hall, Route
+from gateway.web.page import Hall, Route, find_visitor
 from gateway.web.pages import MARKDOWN, SECURITY_HEADERS, THEMES, Pages, answer_text, base_url
 from gateway.web.static import Static
 
 # Every page that knows whom it is for, each room's beside it.
-ROUTES: tuple[Route, ...] = (*entry.ROUTES, *settings.ROUTES, *ledger.ROUTES, *models.ROUTES, *upstreams.ROUTES)
+ROUTES: tuple[Route, ...] = (*entry.ROUTES, *key_page.ROUTES, *dashboard.ROUTES, *admin.ROUTES)
 
 AioHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -43,8 +44,7 @@ class Site:
         self._house = house
         self._static = Static()
         self._pages = Pages(house, self._static)
-        self._hall = Hall(self._pages)
-        self._manual = Manual(house)
+        self._hall = Hall(self._pages, Live(house, self._pages))
         self.models = self._page("GET", "page/models", functools.partial(list_models, self._pages))
         self.model = self._page("GET", "page/model", functools.partial(show_model, self._pages))
         self.not_found = self._page(None, "page/unknown", _raise_not_found)
@@ -93,11 +93,16 @@ class Site:
             raise ClientError(
                 "not_found", "The docs have no such page; its name may have changed. The list of pages is at /docs."
             )
-        page = await asyncio.to_thread(self._manual.page, slug)
+        page = await asyncio.to_thread(self._pages.manual.page, slug)
         url = base_url(house, request)
         if asked.endswith(".md") or prefers(request.headers.getall("accept", []), "text/markdown", over="text/html"):
             await answer_text(page.markdown_for(url).encode(), MARKDOWN, request, sink)
             return
+        _, session = find_visitor(house, request)
+        mine = None
+        if session is not None and page.shows_key:
+            user_id, at_ms = session.user_id, house.desk.clock.at_ms()
+            mine = await look(house.desk, lambda conn: newest_key(conn, user_id, at_ms))
         position = ORDER.index((slug, TITLES[slug]))
         await self._pages.answer(
             "docs.html",
@@ -105,7 +110,8 @@ class Site:
             inbound,
             sink,
             page=page,
-            body=page.html_for(url),
+            body=page.html_for(url, f"{mine[1]}…" if mine else ""),
+            key=mine,
             groups=GROUPS,
             group=next(group for group, pages in GROUPS if (slug, TITLES[slug]) in pages),
             before=ORDER[position - 1] if position else None,
@@ -113,11 +119,11 @@ class Site:
         )
 
     async def _llms(self, house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
-        body = await asyncio.to_thread(self._manual.llms_txt, base_url(house, request))
+        body = await asyncio.to_thread(self._pages.manual.llms_txt, base_url(house, request))
         await answer_text(body.encode(), "text/plain; charset=utf-8", request, sink)
 
     async def _llms_full(self, house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
-        body = await asyncio.to_thread(self._manual.llms_full, base_url(house, request))
+        body = await asyncio.to_thread(self._pages.manual.llms_full, base_url(house, request))
         await answer_text(body.encode(), "text/plain; charset=utf-8", request, sink)
 
     async def _set_theme(self, house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:

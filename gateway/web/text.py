@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from urllib.parse import urlsplit
 
 from markupsafe import Markup
@@ -21,7 +22,8 @@ MINUS = "−"
 
 def usd(nanos: int) -> str:
     """Dollars with as many decimals as it takes: $4.00, $0.0125."""
-    return f"{MINUS if nanos < 0 else ''}${format_usd(abs(nanos))}"
+    whole, _, decimals = format_usd(abs(nanos)).partition(".")
+    return f"{MINUS if nanos < 0 else ''}${int(whole):,}.{decimals}"
 
 
 def spent(nanos: int) -> str:
@@ -45,6 +47,16 @@ def exact(nanos: int) -> Markup:
     cents, tail = divmod(rest, _CENT)
     sign = MINUS if nanos < 0 else ""
     return Markup(f'{sign}${whole:,}.{cents:02d}<span class="tail">{tail:07d}</span>')  # noqa: S704 (digits alone)
+
+
+def precise(nanos: Decimal) -> Markup:
+    """As `exact`, of an amount that may have parts of a nano: none of its digits is left out."""
+    whole, _, parts = format(abs(nanos), "f").partition(".")
+    sign = MINUS if nanos < 0 else ""
+    dollars, rest = divmod(int(whole), NANOS_PER_USD)
+    cents, tail = divmod(rest, _CENT)
+    digits = f"{tail:07d}{parts.rstrip('0')}"
+    return Markup(f'{sign}${dollars:,}.{cents:02d}<span class="tail">{digits}</span>')  # noqa: S704 (digits alone)
 
 
 def plain(nanos: int) -> str:
@@ -78,6 +90,14 @@ def about(number: int) -> str:
     raise AssertionError
 
 
+def file_size(number: int) -> str:
+    """A size of files or memory: 512 kB, 36.2 MB, 1.4 GB; powers of ten, as disks are sold."""
+    for unit, letters in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if number >= unit:
+            return f"{number / unit:,.1f} {letters}"
+    return f"{count(number)} B"
+
+
 def percent(share: float) -> str:
     """A share of 1 with one decimal: 94.4 %."""
     return f"{share * 100:.1f} %"
@@ -101,7 +121,7 @@ def when(at_ms: int, now_ms: int) -> Markup:
     if moment.date() == now.date():
         shown = f"{moment:%H:%M:%S}"
     else:
-        shown = f"{moment.day} {moment:%b}{moment.strftime(' %Y') if moment.year != now.year else ''} {moment:%H:%M}"
+        shown = f"{moment.day} {moment:%b}{_other_year(moment, now_ms)} {moment:%H:%M}"
     return _time(at_ms, shown)
 
 
@@ -109,6 +129,23 @@ def day(at_ms: int) -> Markup:
     """20 Nov 2026."""
     moment = _moment(at_ms)
     return _time(at_ms, f"{moment.day} {moment:%b %Y}")
+
+
+def date(at_ms: int, now_ms: int) -> Markup:
+    """20 Nov, with its year if that is another."""
+    moment = _moment(at_ms)
+    return _time(at_ms, f"{moment.day} {moment:%b}{_other_year(moment, now_ms)}")
+
+
+def iso_day(at_ms: int) -> str:
+    """2026-11-20, as addresses have it."""
+    return f"{_moment(at_ms):%Y-%m-%d}"
+
+
+def month(at_ms: int, now_ms: int) -> str:
+    """November, with its year if that is another."""
+    moment = _moment(at_ms)
+    return f"{moment:%B}{_other_year(moment, now_ms)}"
 
 
 def stamp(at_ms: int) -> str:
@@ -142,6 +179,10 @@ def _short(nanos: int, decimals: int, *, half_up: bool) -> str:
     return f"{sign}${whole:,}.{rest:0{decimals}d}"
 
 
+def _other_year(moment: datetime, now_ms: int) -> str:
+    return f" {moment:%Y}" if moment.year != _moment(now_ms).year else ""
+
+
 def _moment(at_ms: int) -> datetime:
     return datetime.fromtimestamp(at_ms / 1000, UTC)
 
@@ -154,8 +195,8 @@ def _time(at_ms: int, shown: str) -> Markup:
 FILTERS: Mapping[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
-        *(usd, spent, had, spent4, exact, plain),
-        *(count, size, about, percent, duration),
-        *(when, day, stamp, clock, clock_and_day, host),
+        *(usd, spent, had, spent4, exact, precise, plain),
+        *(count, size, about, file_size, percent, duration),
+        *(when, day, date, iso_day, month, stamp, clock, clock_and_day, host),
     )
 }

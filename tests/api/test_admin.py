@@ -509,11 +509,11 @@ async def test_the_example_of_the_readme_works(tmp_path: Path) -> None:
 async def test_nobody_signs_in_or_sets_a_password_with_an_admin_key(tmp_path: Path) -> None:
     async with open_admin(tmp_path) as admin:
         await admin.ok("users.create", name="ada", role="admin")
-        for act in ("users.set_password", "users.disable_totp"):
+        for act in ("users.set_password", "users.disable_totp", "users.create_link"):
             assert refusal(await admin.post(act, {"user": "ada", "password": "correct horse battery"}))[0] == 403
-        for act in ("sessions.sign_in", "signin.sign_in", "users.create_link", "signin.redeem_link", "users.change_password"):
+        for act in ("sessions.sign_in", "signin.sign_in", "signin.redeem_link", "users.change_password"):
             assert refusal(await admin.post(act, {"user": "ada"}))[0] == 404
         assert await admin.gateway.table("select count(*) from passwords") == [(0,)]
-        assert not {*OFFERED} & {"users.set_password", "users.disable_totp", "admin_keys.create"}
+        assert not {*OFFERED} & {"users.set_password", "users.disable_totp", "users.create_link", "admin_keys.create"}
         told = (await admin.gateway.request("GET", "/admin/api", headers={"x-api-key": admin.secret})).body.decode()
         assert "password" not in told and "totp" not in told

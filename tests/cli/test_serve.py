@@ -120,6 +120,21 @@ def test_what_is_left_of_the_demo_credit_is_taken_back_with_a_real_upstream(tmp_
     assert_books_balance(tmp_path / "data" / "pagegrid.db")
 
 
+def test_a_configuration_that_was_moved_away_turns_no_paying_house_into_a_demo(tmp_path: Path) -> None:
+    config = tmp_path / "pagegrid.toml"
+    config.write_text('[[upstreams]]\nname = "main"\nkind = "demo"\n')
+    with serving(tmp_path) as server:
+        server.ask(server.secret).close()
+        server.stop()
+    config.rename(tmp_path / "moved.toml")
+    done = run(tmp_path, "serve", "--port", "0")
+    assert done.returncode == 1 and "'main' has served" in done.stderr and "--config" in done.stderr
+    assert_books_balance(tmp_path / "data" / "pagegrid.db")
+    (tmp_path / "moved.toml").rename(config)
+    with serving(tmp_path) as server:
+        server.stop()
+
+
 def test_a_second_server_on_the_same_data_is_refused_with_the_next_step(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         done = run(tmp_path, "serve", "--port", "0")

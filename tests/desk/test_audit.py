@@ -99,7 +99,10 @@ async def test_pages_follow_each_other_without_a_gap(house: House, clock: FakeCl
         ({"since": "2026-02-30"}, "since: write a day"),
         ({"since": "2026-11-20T08:00:00"}, "since: write a day (2026-11-20, UTC) or a time with its offset"),
         ({"since": "2026-11-20T08:00:00+99:00"}, "since: write a day"),
-        ({"who": "ada"}, "it takes actor, action, subject, since, before, limit"),
+        ({"day": "yesterday"}, "day: write a day, such as 2026-11-20 (UTC)"),
+        ({"day": "2026-11-20T08:00:00Z"}, "day: write a day"),
+        ({"day": "2026-02-30"}, "day: write a day"),
+        ({"who": "ada"}, "it takes actor, action, subject, since, day, before, limit"),
     ],
 )
 async def test_what_is_wrong_with_a_question_is_named(house: House, filters: dict[str, Any], message: str) -> None:

@@ -17,9 +17,9 @@ from tests.signin_tools import HERE, PASSWORD, enter, is_in
 
 
 async def test_the_link_lets_the_admin_choose_a_password_once_within_an_hour(house: House, clock: FakeClock) -> None:
-    made = await first_start(house.desk, 10**9, link=True)
-    assert made is not None and made.link_token is not None and made.link_token not in repr(made)
-    assert await first_start(house.desk, 10**9, link=True) is None
+    made = await first_start(house.desk, 10**9)
+    assert made is not None and made.link_token not in repr(made)
+    assert await first_start(house.desk, 10**9) is None
     signed_in = await signin.redeem_link(house.desk, HERE, token=made.link_token, password=PASSWORD)
     assert is_in(house, signed_in) and signed_in.session.role == "admin"
     await enter(house, "admin")
@@ -28,27 +28,22 @@ async def test_the_link_lets_the_admin_choose_a_password_once_within_an_hour(hou
 
 
 async def test_the_link_is_dead_after_an_hour(house: House, clock: FakeClock) -> None:
-    made = await first_start(house.desk, 10**9, link=True)
-    assert made is not None and made.link_token is not None
+    made = await first_start(house.desk, 10**9)
+    assert made is not None
     clock.advance(3_600_000)
     assert await signin.find_welcome(house.desk, made.link_token) is None
 
 
-async def test_without_a_page_there_is_no_link_and_no_password(house: House) -> None:
-    made = await first_start(house.desk, 10**9)
-    assert made is not None and made.link_token is None
+async def test_there_is_no_password_before_the_link_is_used(house: House) -> None:
+    await first_start(house.desk, 10**9)
     for password in ("", "admin", PASSWORD):
         with pytest.raises(ClientError, match="is not right"):
             await enter(house, "admin", password)
 
 
-async def test_where_there_is_a_page_its_link_is_printed(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-
-    serve = importlib.import_module("gateway.cli.serve")
-    settings = load(None, {})
-    monkeypatch.setattr(serve, "WELCOME_PATH", "/welcome")
-    made = await serve._first_start(house, settings)
-    said = serve._first_words(settings, "http://127.0.0.1:8080", made)
-    assert re.search(rf"^  http://127\.0\.0\.1:8080/welcome/{made.link_token}$", said, re.MULTILINE)
-    monkeypatch.setattr(serve, "WELCOME_PATH", None)
-    assert "/welcome" not in serve._first_words(settings, "http://x", type(made)(made.user, made.secret, made.credit_nanos))
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8080", "https://gateway.example"])
+async def test_the_link_is_printed_as_the_page_stands(url: str, house: House) -> None:
+    made = await first_start(house.desk, 10**9)
+    assert made is not None
+    said = importlib.import_module("gateway.cli.serve")._first_words(load(None, {}), url, made)
+    assert re.search(rf"^  {re.escape(url)}/welcome/{made.link_token}$", said, re.MULTILINE)

@@ -119,10 +119,19 @@ class Scene:
 
 @asynccontextmanager
 async def open_scene(folder: Path, requests_per_day: int = 12) -> AsyncIterator[Scene]:
+    """Filled, closed and opened again, so that all that is read at a start (limits, sessions, roll-ups) has seen the month."""
     clock = FakeClock(NOW_MS - DAYS * DAY_MS)
     async with open_gateway(folder, more=CONFIG, clock=clock) as gateway:
-        scene = Scene(gateway, clock)
-        await _fill(scene, requests_per_day)
+        filled = Scene(gateway, clock)
+        await _fill(filled, requests_per_day)
+    async with open_gateway(folder, more=CONFIG, clock=clock) as gateway:
+        scene = Scene(gateway, clock, filled.keys, filled.requests)
+        session = f"{9:032x}"
+        for model in (OPUS, SONNET):
+            await scene.request(
+                ("ines", "claude-code · laptop"), model, Usage(), session=session, end="running", hold_nanos=512_400_000
+            )
+            clock.advance(4_000)
         yield scene
 
 
@@ -166,7 +175,7 @@ async def _fill(scene: Scene, per_day: int) -> None:
                 end="void" if roll < 0.04 else "partial" if roll < 0.06 else "estimated" if roll < 0.08 else "reported",
                 failed_first=roll > 0.9,
             )
-            clock.advance(dice.randrange(60_000, 40 * 60_000))
+            clock.advance(dice.randrange(20 * 60_000, 130 * 60_000))
         if day == 12:
             await act(house, "wallets.refund", request_id=render_id(scene.requests[-3]), note="a broken answer")
             made = await act(house, "vouchers.create", count=3, amount="25", batch="meetup")
@@ -178,7 +187,5 @@ async def _fill(scene: Scene, per_day: int) -> None:
         if clock.at_ms() < day_ends_ms:
             clock.advance(day_ends_ms - clock.at_ms())
     clock.wall_ms = max(NOW_MS, clock.wall_ms)
-    for model in (OPUS, SONNET):
-        await scene.request(owners[0], model, Usage(), session=session, end="running", hold_nanos=512_400_000)
     # As the chores leave it: all but the latest is rolled up.
     await in_slices(house.desk, lambda ledger: ledger.roll_up(scene.requests[-8]))

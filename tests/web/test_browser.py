@@ -1,44 +1,18 @@
-"""The pages in a real browser: headless Chromium, on a desk and on a phone, in both themes, with and without script.
-
-Chromium is the system's (`PAGEGRID_CHROMIUM` names another), axe-core what scripts/install-browser has put into
-PAGEGRID_BROWSER (default: .browser in this checkout). What is not there is skipped, visibly. No page may break its own rules:
-anything that the browser complains of (the Content-Security-Policy above all) fails.
-"""
+"""The pages in a real browser: headless Chromium, on a desk and on a phone, in both themes, with and without script."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import expect
 
 from gateway.web.manual import TITLES
-from tests.gateway_tools import Gateway
+from tests.web.browser import PHONE, assert_no_sideways_scroll, browsing, find_barriers, needs_axe, needs_chromium, tab
 from tests.web.tools import open_site
 
-CHROMIUM = os.environ.get("PAGEGRID_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
-FOLDER = Path(os.environ.get("PAGEGRID_BROWSER") or Path(__file__).resolve().parents[2] / ".browser")
-AXE = FOLDER / "node_modules/axe-core/axe.min.js"
+pytestmark = [pytest.mark.timeout(240), needs_chromium]
 
-pytestmark = [
-    pytest.mark.timeout(240),
-    pytest.mark.skipif(
-        not CHROMIUM, reason="there is no Chromium here: apt-get install chromium, or name one in PAGEGRID_CHROMIUM"
-    ),
-]
-needs_axe = pytest.mark.skipif(not AXE.exists(), reason=f"axe-core is not in {FOLDER}: run scripts/install-browser")
-
-DESK, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
-# Debian's runs as root in CI, and would ask the world for updates of itself.
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
 PAGES = [
     "/",
     "/models",
@@ -67,57 +41,20 @@ aliases = ["one", "a-second-name-for-the-same-model-that-is-rather-long-and-has-
 """
 
 
-@asynccontextmanager
-async def browsing() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        try:
-            yield browser
-        finally:
-            await browser.close()
-
-
-@asynccontextmanager
-async def tab(browser: Browser, gateway: Gateway, **options: Any) -> AsyncIterator[Page]:
-    """A page in a profile of its own, whose complaints fail the test."""
-    context = await browser.new_context(base_url=gateway.url, **{"viewport": DESK, **options})
-    page = await context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: None if request.url.startswith(gateway.url) else complaints.append(request.url))
-    yield page
-    await context.close()
-    # A page that is not there says so with its status, and browsers repeat that.
-    assert [text for text in complaints if "the server responded with a status of 404" not in text] == []
-
-
 @needs_axe
 async def test_nothing_keeps_people_out(tmp_path: Path) -> None:
     """axe-core finds nothing: WCAG 2.2 A and AA and what it calls best practice, at both widths; contrast in both themes."""
-    axe = AXE.read_text()
-    contrast = {"runOnly": ["color-contrast"]}
     async with open_site(tmp_path, HOUSE) as gateway, browsing() as browser, tab(browser, gateway) as page:
         for path in PAGES:
-            await page.emulate_media(color_scheme="light")
-            await page.set_viewport_size(DESK)
             await page.goto(path)
-            await page.evaluate(axe)
-            for scheme, viewport, rules in (("light", DESK, {}), ("light", PHONE, {}), ("dark", DESK, contrast)):
-                await page.emulate_media(color_scheme=scheme)
-                await page.set_viewport_size(viewport)
-                found = await page.evaluate("options => axe.run(document, options)", rules)
-                told = [(each["id"], each["impact"], each["nodes"][0]["html"][:200]) for each in found["violations"]]
-                assert told == [], (path, scheme, viewport)
+            assert await find_barriers(page) == [], path
 
 
 async def test_no_page_scrolls_sideways(tmp_path: Path) -> None:
     async with open_site(tmp_path, HOUSE) as gateway, browsing() as browser, tab(browser, gateway) as page:
         for path in PAGES:
             await page.goto(path)
-            for width in (1440, 1024, 800, 390, 320):
-                await page.set_viewport_size({"width": width, "height": 800})
-                assert await page.evaluate("document.documentElement.scrollWidth") <= width, (path, width)
+            await assert_no_sideways_scroll(page)
 
 
 async def test_through_the_docs(tmp_path: Path) -> None:

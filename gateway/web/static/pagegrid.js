@@ -51,6 +51,69 @@ addEventListener("keydown", (event) => {
   for (const menu of menus) if (menu.open) { menu.open = false; menu.querySelector("summary").focus(); }
 });
 
+// Live parts (gateway/web/live.py): the server sends the part anew whenever it changed. What is the same stays the same node, so
+// that focus, selection and open disclosures stay where they are; screen readers are not told.
+function renew(old, fresh) {
+  if (old.isEqualNode(fresh)) return;
+  if (old.nodeName !== fresh.nodeName) {
+    if (!old.contains(document.activeElement)) old.replaceWith(fresh);
+    return;
+  }
+  if (old.nodeType !== Node.ELEMENT_NODE) { old.data = fresh.data; return; }
+  for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
+  for (const { name, value } of fresh.attributes) if (name !== "open") old.setAttribute(name, value);
+  // Children that have an id are known by it wherever they stand; the others by their place.
+  const known = new Map([...old.children].filter((child) => child.id).map((child) => [child.id, child]));
+  const wanted = new Set([...fresh.children].map((child) => child.id).filter(Boolean));
+  let place = old.firstChild;
+  for (const child of [...fresh.childNodes]) {
+    const named = child.id ? known.get(child.id) : null;
+    while (place && (named ? place !== named && !wanted.has(place.id) : place.id && !wanted.has(place.id))) place = drop(place);
+    const same = child.id ? named : place && !place.id ? place : null;
+    if (!same) { old.insertBefore(child, place); continue; }
+    if (same === place) place = place.nextSibling;
+    else old.insertBefore(same, place);
+    renew(same, child);
+  }
+  while (place) place = drop(place);
+}
+
+// Nothing goes away under somebody's focus: it goes with the next change.
+function drop(node) {
+  const next = node.nextSibling;
+  if (!node.contains(document.activeElement)) node.remove();
+  return next;
+}
+
+for (const part of document.querySelectorAll("[data-live]")) {
+  const note = document.querySelector("[data-live-note]");
+  let source = null, ended = false, waiting = 0;
+  const tell = (live) => { if (note) { note.children[0].hidden = !live; note.children[1].hidden = live; } };
+  const close = () => { clearTimeout(waiting); if (source) source.close(); source = null; };
+  const open = () => {
+    close();
+    if (ended || document.hidden) return;
+    source = new EventSource(part.dataset.live);
+    source.addEventListener("part", (event) => {
+      const fresh = part.cloneNode(false);
+      fresh.innerHTML = event.data;
+      renew(part, fresh);
+      tell(true);
+    });
+    source.addEventListener("end", () => { ended = true; close(); tell(false); });
+    source.addEventListener("error", () => {
+      tell(false);
+      // The browser itself tries again only after a stream that had begun.
+      if (source && source.readyState === EventSource.CLOSED) waiting = setTimeout(open, 30000);
+    });
+  };
+  // A browser has six connections to a host: those of windows that nobody looks at are given back.
+  document.addEventListener("visibilitychange", () => { if (document.hidden) close(); else open(); });
+  addEventListener("pagehide", close);
+  addEventListener("pageshow", (event) => { if (event.persisted) open(); });
+  open();
+}
+
 // On a docs page: where the reader is, in the contents at the side.
 const sections = new Map();
 for (const link of document.querySelectorAll(".toc nav a")) sections.set(link.hash.slice(1), link);
