@@ -23,6 +23,8 @@ PATH = "/admin/upstreams"
 # A page does not wait longer for what became of accounts a moment ago to be on disk.
 CATCH_UP_S = 1
 EVENTS_SHOWN = 50
+# A clock that is off by more makes bills and limits hard to lay side by side.
+CLOCK_S_MAX = 30
 # Narrower than this share of the timeline nobody sees anything.
 NARROWEST_PERCENT = 0.6
 
@@ -155,9 +157,9 @@ def _told(result: dict[str, Any]) -> str:
     status = f"status {result['status']}, " if result["status"] is not None else ""
     if not result["ok"]:
         return f"{name} failed the test: {status}{reason_words(result['detail'])}, after {took}."
-    ahead_s = result["ahead_s"]
+    ahead_s = result["ahead_s"] or 0
     clocks = f" This machine's clock is {duration(abs(ahead_s) * 1000)} {'ahead of' if ahead_s > 0 else 'behind'} the provider's."
-    return f"{name} was reached with its key: {status}{took}.{clocks if ahead_s is not None and abs(ahead_s) > 30 else ''}"
+    return f"{name} was reached with its key: {status}{took}.{clocks if abs(ahead_s) > CLOCK_S_MAX else ''}"
 
 
 def _account(shown: dict[str, Any], history: History, now_ms: int) -> Account:
