@@ -249,4 +249,4 @@ class Health:
         self, subject: tuple[str, str], circuit: _Circuit, failure: Failure, now_ms: int, *, prolonged: bool = False
     ) -> None:
         rest_ms = circuit.until_ms - now_ms
-        self._on_change(Change(*subject, failure.cause, failure.reason, rest_ms, failure.retry_after_ms, prolonged))
+        self._on_change(Change(*subject, circuit.cause, circuit.reason, rest_ms, failure.retry_after_ms, prolonged))

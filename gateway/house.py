@@ -32,7 +32,7 @@ from gateway.desk.upstream_events import UpstreamEvents
 from gateway.errors import HouseError
 from gateway.ids import IdSource
 from gateway.limits import Limits
-from gateway.metrics import alarm
+from gateway.metrics import alarm, audited
 from gateway.money import ONE
 from gateway.notices import Notifier
 from gateway.proxy.walk import Door, Releases, Rules, Station, Walk
@@ -305,6 +305,10 @@ def _audit_at_start(conn: sqlite3.Connection, path: Path, clock: Clock) -> None:
     at_ms, began_ms = clock.at_ms(), clock.now_ms()
     with closing(database.open_reader(path)) as reader:
         report = audit.audit(reader, since_checkpoint=True)
+    # What a whole one found stays known until the next whole one.
+    whole, _ = audits.latest_audits(conn)
+    if whole is not None:
+        audited(True, whole.at_ms, len(whole.findings))
     audits.insert_audit(conn, report, at_ms=at_ms, took_ms=clock.now_ms() - began_ms, by="start", whole=False)
     tell_findings(report, at_ms)
     for wallet_id in report.wallets:

@@ -13,7 +13,7 @@ from gateway.desk.upstream_history import WINDOW_MS, Segment
 from gateway.health import Change
 from gateway.reload import reload
 from gateway.web.admin import upstreams as room
-from gateway.web.admin.standing import reason_words
+from gateway.web.standing import reason_words
 from tests.desk_tools import act
 from tests.fakes import FakeClock
 from tests.gateway_tools import Gateway, ScriptedUpstream, open_gateway, settings_text

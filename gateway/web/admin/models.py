@@ -18,9 +18,9 @@ from gateway.house import House
 from gateway.money import ONE, Factor
 from gateway.pricing import Rates
 from gateway.router import Deployment
-from gateway.web.admin.standing import STATES, Standing, reason_words, standing_of
 from gateway.web.offers import CLASSES, Offer, offer_of
 from gateway.web.page import Page, Route
+from gateway.web.standing import STATES, Standing, reason_words, standing_of
 from gateway.web.text import MINUS
 
 PATH = "/admin/models"

@@ -15,8 +15,8 @@ from gateway.desk.upstream_history import HOUR_MS, WINDOW_MS, History, Segment, 
 from gateway.errors import ClientError
 from gateway.storage.upstream_events import Event
 from gateway.storage.upstream_figures import Figures, percentile
-from gateway.web.admin.standing import STATES, account_state, reason_words
 from gateway.web.page import Page, Route
+from gateway.web.standing import STATES, account_state, reason_words
 from gateway.web.text import clock, duration
 
 PATH = "/admin/upstreams"

@@ -68,3 +68,9 @@ def account_state(shown: Mapping[str, Any]) -> Standing:
     if whole.state == "serving" and resting and len(resting) >= shown["models"]:
         return min(resting, key=lambda each: each.seconds_left)
     return whole
+
+
+def needs_attention(shown: Mapping[str, Any]) -> bool:
+    """Whether any of it rests now."""
+    resting = (standing_of(each).state for each in (shown, *shown["resting_models"]))
+    return any(state in ("cooling", "rejected") for state in resting)
