@@ -114,7 +114,7 @@ async def test_a_window_out_of_sight_gives_its_stream_back_and_a_sign_out_ends_i
             await expect(page.locator(".live .state")).to_be_visible()
             assert len(gateway.house.walk.tasks) == 1
             await act(gateway.house, "wallets.topup", user="ada", amount="5", reference="more")
-            await expect(page.locator("#live-wallet")).to_contain_text("$15.00")
+            await expect(page.locator("#live-overview")).to_contain_text("$15.00")
             await page.evaluate(
                 """() => {
                   Object.defineProperty(document, "hidden", {value: true, configurable: true});
