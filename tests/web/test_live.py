@@ -263,7 +263,7 @@ async def test_a_reading_that_fails_leaves_what_was_shown(told: Told, tmp_path: 
 async def test_what_no_stamp_announces_is_not_read(told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The dashboard's: read when the wallet moved, once more a tick later (rows may have been on their way), then not."""
     read: list[bool] = []
-    plain = overview.read_part
+    plain = overview.read_overview
 
     async def counted(house: House, member: Member) -> Mapping[str, Any]:
         read.append(True)

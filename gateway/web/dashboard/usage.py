@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 from gateway.api.usage import CSV, REPORTS, turn
-from gateway.clock import rfc3339
 from gateway.desk import requests
 from gateway.desk.requests import TIME_DEFAULT, Filter, Listing, Told
 from gateway.errors import ClientError
@@ -18,6 +17,7 @@ from gateway.web.forms import Form
 from gateway.web.page import NO_STORE, Page, Route
 from gateway.web.pages import SECURITY_HEADERS
 from gateway.web.requests import ITEMS, RESULTS, cached_share, prompt_of, state_of, tell
+from gateway.web.text import iso_day
 
 PATH = "/dashboard/usage"
 CSV_PATH = "/dashboard/usage.csv"
@@ -81,13 +81,10 @@ async def show_usage(page: Page) -> None:
         results=RESULTS,
         items=ITEMS,
         asked=asked,
-        day_from=rfc3339(asked.start_ms)[:10],
-        day_to=rfc3339(max(0, asked.end_ms - 1))[:10],
         filtered=any(name != "time" for name in query),
         csv=f"{CSV_PATH}?{urlencode(query)}",
         link=_link(query),
         turn=_link({**query, **here}),
-        newest=_link(query)(),
     )
 
 
@@ -108,7 +105,7 @@ async def send_csv(page: Page) -> None:
             text, following = await page.look(read)
         took_s = time.perf_counter() - begun
         if before_id is None:
-            name = f"usage-{rfc3339(asked.start_ms)[:10]}-{rfc3339(asked.end_ms - 1)[:10]}.csv"
+            name = f"usage-{iso_day(asked.start_ms)}-{iso_day(asked.end_ms - 1)}.csv"
             told = [CSV, ("content-disposition", f'attachment; filename="{name}"')]
             if following is None:
                 await page.send(text.encode(), None, headers=told)
