@@ -15,8 +15,8 @@ import argparse
 import http.client
 import json
 import re
-import shlex
 import shutil
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -30,13 +30,19 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from load import percentiles_ms
-from servers import REPOSITORY, BenchError, GatewayPlace, machine_busy_s, run_load, start_mock, stop
-from usage_rows import make
+from servers import BenchError, GatewayPlace, machine_busy_s, run_load, start_mock, stop
+from usage_rows import PREFIX, make
 
+from gateway.access import Own, hash_secret, hint_of, make_secret
 from gateway.ids import render_id
+from gateway.passwords import hash_password
+from gateway.storage.credentials import set_password
 from gateway.storage.database import FILE_NAME, open_reader, open_writer
+from gateway.storage.keys import insert_key
 from gateway.storage.ledger import LedgerWriter
 from gateway.storage.migrate import migrate
+from gateway.storage.users import insert_user
+from gateway.storage.wallets import create_wallet, deposit
 from gateway.web.site import ROUTES
 
 LIMIT_MS = 200
@@ -65,6 +71,7 @@ class Asked:
 class Facts:
     """Names and numbers of the file that paths and filters need."""
 
+    secret: str
     user: str
     user_id: int
     key_id: int
@@ -119,7 +126,10 @@ class Browser:
 
 
 def prepare(file: Path) -> Facts:
-    """Bring the file up to this release's schema, roll it up as the house does, and make its first user an admin."""
+    """Bring the file up to this release's schema, roll it up as the house does, and let its first user sign in as an admin.
+
+    Written straight into it: a command would first prove the whole ledger.
+    """
     with closing(open_writer(file)) as conn:
         migrate(conn, file)
         newest = conn.execute("select request_id from usage order by 1 desc limit 1 offset ?", (TAIL_ROWS,)).fetchone()[0]
@@ -128,7 +138,9 @@ def prepare(file: Path) -> Facts:
             conn.execute("begin immediate")
             more = ledger.roll_up(newest)
             conn.execute("commit")
-        conn.execute("update users set role = 'admin' where id = (select min(id) from users)")
+        conn.execute("begin immediate")
+        secret = _add_people(conn, ledger)
+        conn.execute("commit")
         conn.execute("pragma wal_checkpoint(truncate)")
     with closing(open_reader(file)) as conn:
 
@@ -147,11 +159,34 @@ def prepare(file: Path) -> Facts:
         day = "date({}(at_ms) / 1000, 'unixepoch')"
         first, last = one(f"select {day.format('min')}, {day.format('max')} from usage where wallet_id = {wallet}")
         return Facts(
+            secret,
             *(str(user), int(str(user_id)), int(str(one(f"select min(id) from keys where user_id = {user_id}")[0]))),
             *(str(models[0][0]), str(models[-1][0])),
             str(one(f"select session from usage_sessions where wallet_id = {wallet} limit 1 offset 1000")[0]),
             *(newest, middle, str(first), str(last)),
         )
+
+
+def _add_people(conn: sqlite3.Connection, ledger: LedgerWriter) -> str:
+    """A password for the first user, and somebody whose key the load uses: its secret."""
+    at_ms, secret = time.time_ns() // 10**6, make_secret(PREFIX)
+    first = int(conn.execute("select min(id) from users").fetchone()[0])
+    conn.execute("update users set role = 'admin' where id = ?", (first,))
+    set_password(conn, first, hash_password(PASSWORD), at_ms)
+    user_id = insert_user(conn, "load", None, "user", at_ms)
+    deposit(ledger, create_wallet(conn, user_id), 10**14, "load-1", "", at_ms)
+    insert_key(
+        conn,
+        user_id=user_id,
+        name="load",
+        secret_hash=hash_secret(secret),
+        hint=hint_of(PREFIX, secret),
+        own=Own((("rpm", 0),)),
+        expires_at_ms=None,
+        rotated_from=None,
+        at_ms=at_ms,
+    )
+    return secret
 
 
 def paths(facts: Facts) -> Iterator[str]:
@@ -256,9 +291,7 @@ def run(options: argparse.Namespace, folder: Path, stack: ExitStack) -> int:
     file.chmod(0o600)
     say("rolling it up")
     facts = prepare(file)
-    recipe = place.recipe()
-    set_password(place, facts.user)
-    server = recipe.start()
+    server = place.serving(facts.secret).start()
     stack.callback(stop, server.process)
     browser = Browser(server.port_json)
     browser.sign_in(facts.user)
@@ -273,14 +306,6 @@ def run(options: argparse.Namespace, folder: Path, stack: ExitStack) -> int:
     if options.seconds:
         bad = not measure_relay(server.port_json, server.key, facts, options, folder) or bad
     return 1 if bad else 0
-
-
-def set_password(place: GatewayPlace, user: str) -> None:
-    command = [*shlex.split(place.program), "users", "set-password", user, "--stdin"]
-    command += ["--data-dir", str(place.data), "--config", str(place.config)]
-    done = subprocess.run(command, input=PASSWORD.encode(), capture_output=True, cwd=REPOSITORY, env=place.env, check=False)
-    if done.returncode:
-        raise BenchError(f"the password was not set: {done.stderr.decode(errors='replace')[-500:]}")
 
 
 def say(text: str) -> None:

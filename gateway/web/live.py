@@ -3,17 +3,16 @@
     every 2 s or rarer, per audience (one user; all admins together)       however many look, it is read and rendered once
       whose session has ended leaves ─▶ read, render ─▶ changed? ─▶ wake the viewers ─▶ each is sent the latest
 
-A room declares a part with one line, and its page includes the same template:
+A room declares a part with one line, and its page says with another that it has one:
 
     ROUTES = (…, live_route("/dashboard/live", "overview/live", "user", "dashboard/_overview_live.html", read_live))
 
     async def read_live(house: House, member: Member) -> Mapping[str, Any]      what the template needs; the page shows it too
-    <div data-live="/dashboard/live">{% include "dashboard/_overview_live.html" %}</div>
-    {{ live_note("/dashboard", now_ms) }}                                       from _parts.html: "Live", or when, and "Reload"
+    {{ live_note("/dashboard/live", "/dashboard", now_ms) }}                    from _parts.html: "Live", or when, and "Reload"
 
-The template may use `now_ms` and `brand` beside what is read, and nothing else of a page's frame; it holds no form. Rows that
-move have an id, so that they stay themselves. Of an admin's part `member` is any one of those who look. Whatever asks without
-`Accept: text/event-stream` gets the part once, as HTML.
+The template is one or more elements with an id, which stand on the page under the same ids: there they are renewed. It may use
+`now_ms` and `brand` beside what is read, and nothing else of a page's frame; it holds no form. Of an admin's part `member` is any
+one of those who look. Whatever asks without `Accept: text/event-stream` gets the part once, as HTML.
 
 A part that costs a look into the database for each user says by its `stamp` what of memory changes whenever it does: while that
 stays, it is read once a minute only.

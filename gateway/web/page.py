@@ -36,6 +36,7 @@ from gateway.web.forms import Form, local_path, read_form
 from gateway.web.live import EVENT_STREAM, Live, Part, Read, Stamp
 from gateway.web.notes import Note, Notes, Tone
 from gateway.web.pages import HTML, SECURITY_HEADERS, Pages, base_url
+from gateway.web.standing import needs_attention
 
 logger = logging.getLogger(__name__)
 
@@ -295,7 +296,7 @@ def _attention(house: House) -> dict[str, int]:
     """How many things an admin should look at, by the path of the page that has them; from memory alone, as every page asks."""
     upstreams = house.desk.upstreams.show()
     return {
-        "/admin/upstreams": sum(each["state"] == "cooling" or bool(each["resting_models"]) for each in upstreams),
+        "/admin/upstreams": sum(needs_attention(each) for each in upstreams),
         "/admin/ledger": broken_invariants() + (not house.writer.accepting),
     }
 

@@ -42,22 +42,22 @@ async def test_rows_come_and_focus_stays(tmp_path: Path) -> None:
             await page.evaluate("id => { window.kept = document.getElementById(id); }", first)
             for number in range(2, 5):
                 await gateway.ask(alice)
-                await expect(page.locator("[data-live] tr[id^=req_]")).to_have_count(number)
+                await expect(page.locator("#live-operation tr[id^=req_]")).to_have_count(number)
             # The same row in another place, with the focus that it had; the latest one is on top.
             assert await page.evaluate("id => window.kept === document.getElementById(id)", first)
             assert await page.evaluate("document.activeElement.closest('tr').id") == first
-            rows = await page.locator("[data-live] tr[id^=req_]").evaluate_all("rows => rows.map(row => row.id)")
+            rows = await page.locator("#live-operation tr[id^=req_]").evaluate_all("rows => rows.map(row => row.id)")
             assert rows == sorted(rows, reverse=True) and rows[-1] == first
             # Rows leave at the end, but not under somebody's focus.
             for _ in range(10):
                 await gateway.ask(alice)
-            await expect(page.locator("[data-live] tr[id^=req_]")).to_have_count(11)
+            await expect(page.locator("#live-operation tr[id^=req_]")).to_have_count(11)
             assert await page.evaluate("document.activeElement.closest('tr').id") == first
             await page.locator("h1").click()
             await page.evaluate("document.activeElement.blur()")
             await gateway.ask(alice)
-            await expect(page.locator("[data-live] tr[id^=req_]")).to_have_count(10)
-            assert not await page.evaluate("document.querySelector('[data-live]').closest('[aria-live]')")
+            await expect(page.locator("#live-operation tr[id^=req_]")).to_have_count(10)
+            assert not await page.evaluate("document.querySelector('#live-operation').closest('[aria-live]')")
         await gateway.assert_settled()
 
 
@@ -114,7 +114,7 @@ async def test_a_window_out_of_sight_gives_its_stream_back_and_a_sign_out_ends_i
             await expect(page.locator(".live .state")).to_be_visible()
             assert len(gateway.house.walk.tasks) == 1
             await act(gateway.house, "wallets.topup", user="ada", amount="5", reference="more")
-            await expect(page.locator("[data-live]")).to_contain_text("$15.00")
+            await expect(page.locator("#live-overview")).to_contain_text("$15.00")
             await page.evaluate(
                 """() => {
                   Object.defineProperty(document, "hidden", {value: true, configurable: true});

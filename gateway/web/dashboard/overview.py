@@ -44,7 +44,7 @@ async def read_overview(house: House, member: Member) -> dict[str, Any]:
     return {"new": new, "figures": figures, "shares": shares, **_wallet(house, member, standing, figures), **shown}
 
 
-def stamp_of(house: House, member: Member) -> tuple[Any, ...]:
+def stamp_of(house: House, member: Member) -> tuple[object, ...]:
     """What changes with every request of theirs, and with everything else that moves their money."""
     wallet = house.desk.book.wallet(member.wallet_id)
     return wallet.balance_nanos, wallet.held_nanos, wallet.owed_nanos, wallet.frozen

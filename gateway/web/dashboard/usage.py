@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from gateway.api.usage import CSV, REPORTS, turn
 from gateway.desk import requests
 from gateway.desk.requests import TIME_DEFAULT, Filter, Listing, Told
-from gateway.errors import ClientError
+from gateway.errors import ClientError, HouseError
 from gateway.ids import render_id
 from gateway.web.forms import Form
 from gateway.web.page import NO_STORE, Page, Route
@@ -96,6 +96,8 @@ async def send_csv(page: Page) -> None:
     me, now_ms = page.member, page.now_ms
     before_id: int | None = None
     while True:
+        if page.house.closing:
+            raise HouseError("unavailable", "The gateway is restarting.", retry_after_s=2)
 
         def read(conn: Any, before_id: int | None = before_id) -> tuple[str, int | None]:
             return requests.list_csv(conn, asked, user_id=me.id, wallet_id=me.wallet_id, now_ms=now_ms, before_id=before_id)
@@ -113,8 +115,12 @@ async def send_csv(page: Page) -> None:
             await page.sink.start(200, [*told, *SECURITY_HEADERS, NO_STORE])
             if page.request.method == "HEAD":
                 break
-        async with asyncio.timeout(_CSV_WRITE_S):
-            await page.sink.write(text.encode())
+        try:
+            async with asyncio.timeout(_CSV_WRITE_S):
+                await page.sink.write(text.encode())
+        except TimeoutError:
+            page.sink.abort()
+            return
         if following is None or page.request.transport is None:
             break
         before_id = following
