@@ -171,11 +171,14 @@ class GatewayPlace:
         """A user with a wallet and a key without a rate limit, and the command that serves."""
         self.run_json("users", "create", "bench")
         self.run_json("wallets", "topup", "bench", "100000", "--reference", "bench-1")
-        secret = self.run_json("keys", "create", "bench", "--rpm", "0")["secret"]
+        return self.serving(str(self.run_json("keys", "create", "bench", "--rpm", "0")["secret"]))
+
+    def serving(self, secret: str) -> Recipe:
+        """The command alone, on data that are there; `secret` is of a key that is among them."""
         (port,) = free_ports(1)
         command = [*shlex.split(self.program), "serve", "--config", str(self.config), "--data-dir", str(self.data)]
         command += ["--host", "127.0.0.1", "--port", str(port)]
-        return Recipe("gateway", command, port, port, self.folder / "output.log", str(secret), env=self.env)
+        return Recipe("gateway", command, port, port, self.folder / "output.log", secret, env=self.env)
 
 
 def start_mock(latency_ms: float, gap_ms: float, events: int) -> tuple[subprocess.Popen[bytes], int]:

@@ -156,7 +156,7 @@ def _streams(
         spans = _spans(conn, asked)
         if result not in (None, "done"):
             index, which = "usage_unusual", "source <> 'reported'"
-            spans = [_extent(spans)]
+            spans = spans if asked.session is not None else [_extent(spans)]
         sql = _settled(asked, index, "" if result is None else f"and {_source(result)}", order)
         spans = [(max(low, span[0]), min(high, span[1])) for low, high in (spans[::-1] if newest_first else spans)]
         found: list[dict[str, Any]] = []

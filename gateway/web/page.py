@@ -33,7 +33,7 @@ from gateway.proxy.walk import Inbound
 from gateway.sessions import ABSOLUTE_MS, Session, csrf_token, is_csrf_token, make_token
 from gateway.upstreams.base import Headers
 from gateway.web.forms import Form, local_path, read_form
-from gateway.web.live import EVENT_STREAM, Live, Part, Read
+from gateway.web.live import EVENT_STREAM, Live, Part, Read, Stamp
 from gateway.web.notes import Note, Notes, Tone
 from gateway.web.pages import HTML, SECURITY_HEADERS, Pages, base_url
 from gateway.web.standing import needs_attention
@@ -221,9 +221,11 @@ class Page:
 PageHandler = Callable[[Page], Awaitable[None]]
 
 
-def live_route(path: str, name: str, who: Literal["user", "admin"], template: str, read: Read) -> Route:
+def live_route(
+    path: str, name: str, who: Literal["user", "admin"], template: str, read: Read, stamp: Stamp | None = None
+) -> Route:
     """The path from which a part of a page is kept up to date (`live.py` says how)."""
-    part = Part(name, who, template, read)
+    part = Part(name, who, template, read, stamp)
 
     async def keep_up_to_date(page: Page) -> None:
         await page.keep_up_to_date(part)

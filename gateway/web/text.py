@@ -51,7 +51,7 @@ def exact(nanos: int) -> Markup:
 
 def precise(nanos: Decimal) -> Markup:
     """As `exact`, of an amount that may have parts of a nano: none of its digits is left out."""
-    whole, _, parts = format(abs(nanos), "f").partition(".")
+    whole, _, parts = format(nanos.copy_abs(), "f").partition(".")  # abs() would round to the context's digits
     sign = MINUS if nanos < 0 else ""
     dollars, rest = divmod(int(whole), NANOS_PER_USD)
     cents, tail = divmod(rest, _CENT)

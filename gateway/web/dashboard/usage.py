@@ -9,15 +9,15 @@ from typing import Any
 from urllib.parse import urlencode
 
 from gateway.api.usage import CSV, REPORTS, turn
-from gateway.clock import rfc3339
 from gateway.desk import requests
 from gateway.desk.requests import TIME_DEFAULT, Filter, Listing, Told
-from gateway.errors import ClientError
+from gateway.errors import ClientError, HouseError
 from gateway.ids import render_id
 from gateway.web.forms import Form
 from gateway.web.page import NO_STORE, Page, Route
 from gateway.web.pages import SECURITY_HEADERS
 from gateway.web.requests import ITEMS, RESULTS, cached_share, prompt_of, state_of, tell
+from gateway.web.text import iso_day
 
 PATH = "/dashboard/usage"
 CSV_PATH = "/dashboard/usage.csv"
@@ -81,13 +81,10 @@ async def show_usage(page: Page) -> None:
         results=RESULTS,
         items=ITEMS,
         asked=asked,
-        day_from=rfc3339(asked.start_ms)[:10],
-        day_to=rfc3339(max(0, asked.end_ms - 1))[:10],
         filtered=any(name != "time" for name in query),
         csv=f"{CSV_PATH}?{urlencode(query)}",
         link=_link(query),
         turn=_link({**query, **here}),
-        newest=_link(query)(),
     )
 
 
@@ -99,6 +96,8 @@ async def send_csv(page: Page) -> None:
     me, now_ms = page.member, page.now_ms
     before_id: int | None = None
     while True:
+        if page.house.closing:
+            raise HouseError("unavailable", "The gateway is restarting.", retry_after_s=2)
 
         def read(conn: Any, before_id: int | None = before_id) -> tuple[str, int | None]:
             return requests.list_csv(conn, asked, user_id=me.id, wallet_id=me.wallet_id, now_ms=now_ms, before_id=before_id)
@@ -108,7 +107,7 @@ async def send_csv(page: Page) -> None:
             text, following = await page.look(read)
         took_s = time.perf_counter() - begun
         if before_id is None:
-            name = f"usage-{rfc3339(asked.start_ms)[:10]}-{rfc3339(asked.end_ms - 1)[:10]}.csv"
+            name = f"usage-{iso_day(asked.start_ms)}-{iso_day(asked.end_ms - 1)}.csv"
             told = [CSV, ("content-disposition", f'attachment; filename="{name}"')]
             if following is None:
                 await page.send(text.encode(), None, headers=told)
@@ -116,8 +115,12 @@ async def send_csv(page: Page) -> None:
             await page.sink.start(200, [*told, *SECURITY_HEADERS, NO_STORE])
             if page.request.method == "HEAD":
                 break
-        async with asyncio.timeout(_CSV_WRITE_S):
-            await page.sink.write(text.encode())
+        try:
+            async with asyncio.timeout(_CSV_WRITE_S):
+                await page.sink.write(text.encode())
+        except TimeoutError:
+            page.sink.abort()
+            return
         if following is None or page.request.transport is None:
             break
         before_id = following
