@@ -68,9 +68,10 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Of all that the filter fits. `measures` are of what was charged; not `complete`: of the newest of it alone. `void` and
-    its `void_complete` likewise."""
+    """Of all that the filter fits: how many were charged, and their `measures`, which are of the newest alone where not
+    `complete` (`measures["requests"]` of them). `void` and its `void_complete` likewise."""
 
+    charged: int
     measures: Mapping[str, int]
     complete: bool = True
     void: int = 0
@@ -79,7 +80,7 @@ class Totals:
 
     @property
     def requests(self) -> int:
-        return self.measures["requests"] + self.void + self.running
+        return self.charged + self.void + self.running
 
     @property
     def prompt_tokens(self) -> int:
@@ -243,7 +244,9 @@ def list_user_keys(conn: sqlite3.Connection, user_id: int) -> list[tuple[int, st
 
 # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-_NOTHING = Totals(dict.fromkeys(OWN_MEASURES, 0))
+_NOTHING = Totals(0, dict.fromkeys(OWN_MEASURES, 0))
+# The column of a roll-up that counts a result; what is done is the rest.
+_COUNTED = {"estimated": "estimated_requests", "partial": "partial_requests", "recovered": "recovered_requests"}
 
 
 def _find_own(conn: sqlite3.Connection, text: str, user_id: int, wallet_id: int) -> int | None:
@@ -286,11 +289,13 @@ def _sum(conn: sqlite3.Connection, scope: Range, result: Result | None, running:
     measures = {name: int(of_model[name]) for name in OWN_MEASURES}
     void, void_complete = requests.count_void(conn, scope) if result in (None, "void") else (0, True)
     runs = requests.count_running(conn, scope) if running and result in (None, "running") else 0
-    complete = True
+    charged, complete = measures["requests"], True
     if result in ("void", "running"):
-        measures = dict(_NOTHING.measures)
+        charged, measures = 0, dict(_NOTHING.measures)
     elif result is not None:
         settled = requests.sum_unusual(conn, scope, None if result == "done" else result)
+        others = sum(measures[name] for name in _COUNTED.values())
+        charged = charged - others if result == "done" else measures[_COUNTED[result]]
         if result != "done":
             measures, complete = settled.measures, settled.complete
         elif settled.complete:
@@ -299,14 +304,14 @@ def _sum(conn: sqlite3.Connection, scope: Range, result: Result | None, running:
             newest = requests.sum_newest(conn, scope, result)
             measures, complete = newest.measures, newest.complete
     models = {*by_model, *([scope.model] if scope.model else [])}
-    return Totals(measures, complete, void, void_complete, runs), tuple(sorted(models))
+    return Totals(charged, measures, complete, void, void_complete, runs), tuple(sorted(models))
 
 
 def _totals_of(row: Mapping[str, Any]) -> Totals:
     """Of a single request."""
     if row["state"] != "settled":
-        return Totals(_NOTHING.measures, void=int(row["state"] == "void"), running=int(row["state"] == "open"))
-    return Totals({name: int(row[name]) if name in row else 0 for name in OWN_MEASURES} | {"requests": 1})
+        return Totals(0, _NOTHING.measures, void=int(row["state"] == "void"), running=int(row["state"] == "open"))
+    return Totals(1, {name: int(row[name]) if name in row else 0 for name in OWN_MEASURES} | {"requests": 1})
 
 
 def _days_of(time: str, now_ms: int) -> tuple[int, int]:

@@ -14,7 +14,8 @@ from gateway.errors import HouseError
 from gateway.health import Failure, Health
 from gateway.house import House
 from gateway.ids import lowest_id
-from gateway.storage.database import open_reader
+from gateway.storage.database import open_reader, open_writer
+from gateway.storage.migrate import migrate
 from gateway.storage.upstream_events import Boot, Event
 from gateway.storage.upstream_figures import percentile, read_figures
 from tests.desk_tools import desk_house, make_ada, open_request, settle_request
@@ -251,6 +252,10 @@ async def test_figures_are_those_of_the_attempts_whatever_hours_are_kept(tmp_pat
             assert figures == whole
             assert (sum(each.requests for each in figures.values()), sum(each.cost_nanos for each in figures.values())) == sums
             assert figures["first"].failed == figures["first"].requests and figures["demo"].failed == 0
+            # Streams of 20 ms to the first event, 30 ms in all; what failed says nothing of how long answers take.
+            answered = figures["demo"].requests
+            assert figures["demo"].first_byte == {20: answered} and figures["demo"].whole == {30: answered}
+            assert not figures["first"].first_byte and not figures["first"].whole
         assert since_ms == clock.at_ms() - clock.at_ms() % HOUR_MS - WINDOW_MS
 
 
@@ -258,3 +263,43 @@ def test_percentiles() -> None:
     counts = {10: 50, 20: 45, 300: 5}
     assert [percentile(counts, share) for share in (0.5, 0.51, 0.95, 0.96, 1)] == [10, 20, 20, 300, 300]
     assert percentile({}, 0.5) is None
+
+
+ATTEMPTS = [
+    ("ok", 200, False),
+    ("gone", 200, False),
+    ("client_gone", None, False),
+    ("dry", 200, False),
+    ("shutdown", 200, False),
+    ("invalid_request_error", 400, False),
+    ("too_long_prompt", 413, False),
+    ("not_found", 404, False),
+    ("model_not_found", 404, True),
+    ("secret_refused", 401, True),
+    ("rate_limited", 429, True),
+    ("status_529", 529, True),
+    ("connect", None, True),
+    ("cut", 200, True),
+    ("silent", 200, True),
+    ("stream_error:overloaded_error", 200, True),
+]
+
+
+def test_what_counts_as_a_providers_failure(tmp_path: Path) -> None:
+    conn = open_writer(tmp_path / "pagegrid.db")
+    migrate(conn, tmp_path / "pagegrid.db")
+    conn.execute("pragma foreign_keys = off")
+    for number, (reason, status, _) in enumerate(ATTEMPTS, 1):
+        row = (lowest_id(1000) + number, reason, reason, status)
+        conn.execute(
+            """
+            insert into attempts
+              (request_id, number, upstream, upstream_model, reason, status, started_at_ms, duration_ms, cost_nanos)
+            values (?, 1, ?, 'm', ?, ?, 1, 1, 0)
+            """,
+            row,
+        )
+    figures = read_figures(conn, 1000, 1001)
+    assert {reason: each.failed for reason, each in figures.items()} == {reason: failed for reason, _, failed in ATTEMPTS}
+    assert not read_figures(conn, 1001, 2000)
+    conn.close()

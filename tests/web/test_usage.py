@@ -285,9 +285,17 @@ async def test_pages_show_each_request_once_while_new_ones_come(
 async def test_sums_say_when_they_are_not_of_all(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     ines = await scene.visitor("ines")
     monkeypatch.setattr(stored, "SCAN_ROWS", 2)
-    for status in ("done", "partial", "void"):
-        assert re.search(r"<dt>Requests</dt><dd>\d+\+</dd>", await show(ines, time="30d", status=status)), status
-    assert "of the newest that fit" in await show(ines, time="30d", status="done")
+    rows = [row for row in await everything(scene) if fits(row, "30d", None, "", "", "")]
+    for status, source in (("done", "reported"), ("estimated", "estimated"), ("partial", "partial")):
+        page = await show(ines, time="30d", status=status)
+        expected = [row for row in rows if row["source"] == source]
+        # How many there are, the roll-ups know; of these the newest are summed.
+        assert tile(page, "Requests") == count(len(expected)), status
+        found = re.search(r"of the newest (\d+) alone", text_of(page))
+        assert found and int(found.group(1)) < len(expected), status
+        cost = sum(row["cost"] for row in expected[: int(found.group(1))])
+        assert f'title="{plain(cost)}"' in page, status
+    assert re.search(r"<dt>Requests</dt><dd>2\+</dd>", await show(ines, time="30d", status="void"))
     assert "of the newest" not in await show(ines, time="30d")  # the roll-ups know
 
 
