@@ -2,8 +2,10 @@
 
 twice a second    how late the event loop is
 every second      each open stream looks at what no event would tell it
+                  what became of upstreams is written
 every 5 seconds   whose balance fell below its threshold
 every minute      sessions of the pages: who was seen, which have ended
+                  a sign of life is left
                   a hold that no running request owns is resolved as a crash's would be, and rings: it is our bug
                   usage is rolled up
 every hour        audit since the last checkpoint
@@ -46,6 +48,12 @@ def start_chores(walk: Walk, desk: Desk, notifier: Notifier, retention_days: Cal
     async def tick() -> None:
         watch_streams(walk)
 
+    async def write_events() -> None:
+        await desk.upstream_events.flush()
+
+    async def keep_events() -> None:
+        await desk.upstream_events.keep()
+
     async def watch() -> None:
         await resolve_forgotten_holds(walk, desk)
 
@@ -69,8 +77,10 @@ def start_chores(walk: Walk, desk: Desk, notifier: Notifier, retention_days: Cal
 
     chores: tuple[tuple[float, Callable[[], Awaitable[None]]], ...] = (
         (1, tick),
+        (1, write_events),
         (LOOK_EVERY_S, notifier.look),
         (MINUTE_S, watch),
+        (MINUTE_S, keep_events),
         (MINUTE_S, roll_up),
         (MINUTE_S, keep),
         (HOUR_S, audit_recent),

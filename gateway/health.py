@@ -20,6 +20,7 @@ whose they are.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -71,6 +72,22 @@ class State:
     until_ms: int = 0
     cause: Cause | None = None
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An upstream (model "") or a deployment rests for `rest_ms` from now on, or answers again (`cause` None, the rest empty).
+
+    `asked_ms`: how long the provider asked us to wait, if it did. `prolonged`: the rest that it was in has become longer.
+    """
+
+    upstream: str
+    model: str
+    cause: Cause | None = None
+    reason: str = ""
+    rest_ms: int = 0
+    asked_ms: int | None = None
+    prolonged: bool = False
 
 
 @dataclass(slots=True)
@@ -134,10 +151,12 @@ class _Circuit:
 
 
 class Health:
-    """Circuits by (upstream, model) and by upstream (model ""), made when something first fails."""
+    """Circuits by (upstream, model) and by upstream (model ""), made when something first fails; `on_change` hears of each that
+    opens or closes."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_change: Callable[[Change], None] = lambda change: None) -> None:
         self._circuits: dict[tuple[str, str], _Circuit] = {}
+        self._on_change = on_change
 
     def may_ask(self, upstream: str, model: str, now_ms: int) -> bool:
         """Whether neither the upstream nor the deployment rests; a rest that is over lets one probe through."""
@@ -154,8 +173,13 @@ class Health:
 
         `asked_ms` is when: what was asked before a rest began says nothing about its end.
         """
-        for circuit in self._both(upstream, model):
-            circuit.answer(asked_ms)
+        for subject in ((upstream, ""), (upstream, model)):
+            circuit = self._circuits.get(subject)
+            if circuit is not None:
+                rested = circuit.cooling
+                circuit.answer(asked_ms)
+                if rested and not circuit.cooling:
+                    self._on_change(Change(*subject))
 
     def failed(self, upstream: str, model: str, failure: Failure, now_ms: int) -> tuple[str, str] | None:
         """What this failure put to rest, (upstream, model) or (upstream, ""), if it did."""
@@ -168,10 +192,14 @@ class Health:
             return upstream, ""
         if circuit.cooling and failure.asked_ms is not None and failure.asked_ms < circuit.until_ms:
             # Asked before the rest was over (in flight when it began, or as the last resort): no news, and no reason to double.
+            until_ms = circuit.until_ms
             circuit.prolong(failure, now_ms)
+            if circuit.until_ms > until_ms:
+                self._tell_rest(subject, circuit, failure, now_ms, prolonged=True)
             return None
         if circuit.cooling or failure.cause in _AT_ONCE or circuit.is_over_threshold():
             circuit.cool(failure, now_ms)
+            self._tell_rest(subject, circuit, failure, now_ms)
             return subject
         return None
 
@@ -182,6 +210,9 @@ class Health:
                 circuit.probe_ms = None
 
     def forget(self, upstream: str) -> None:
+        for subject, circuit in self._circuits.items():
+            if subject[0] == upstream and circuit.cooling:
+                self._on_change(Change(*subject))
         self._circuits = {subject: circuit for subject, circuit in self._circuits.items() if subject[0] != upstream}
 
     def state(self, upstream: str, model: str, now_ms: int) -> State:
@@ -201,6 +232,7 @@ class Health:
         whole = self._circuits.get((upstream, ""))
         if whole is not None and whole.cause == "connect" and asked_ms > whole.since_ms:
             whole.close()
+            self._on_change(Change(upstream, ""))
 
     def _is_forbidden_to_all(self, upstream: str, failure: Failure, now_ms: int) -> bool:
         """A 403 may be about one user's request or about the account: many keys at once tell the two apart."""
@@ -210,4 +242,11 @@ class Health:
         if len(refused) < FORBIDDEN_MIN or len({earlier.key_id for earlier in refused}) < KEYS_MIN:
             return False
         whole.cool(failure, now_ms)
+        self._tell_rest((upstream, ""), whole, failure, now_ms)
         return True
+
+    def _tell_rest(
+        self, subject: tuple[str, str], circuit: _Circuit, failure: Failure, now_ms: int, *, prolonged: bool = False
+    ) -> None:
+        rest_ms = circuit.until_ms - now_ms
+        self._on_change(Change(*subject, circuit.cause, circuit.reason, rest_ms, failure.retry_after_ms, prolonged))

@@ -28,16 +28,29 @@ from gateway.desk.desk import Desk
 from gateway.desk.gate import Gate, GateRules
 from gateway.desk.history import read_history
 from gateway.desk.ledger import tell_findings
+from gateway.desk.upstream_events import UpstreamEvents
 from gateway.errors import HouseError
 from gateway.ids import IdSource
 from gateway.limits import Limits
-from gateway.metrics import alarm
+from gateway.metrics import alarm, audited
 from gateway.money import ONE
 from gateway.notices import Notifier
 from gateway.proxy.walk import Door, Releases, Rules, Station, Walk
 from gateway.router import Deployment, Router
 from gateway.sessions import SessionRing
-from gateway.storage import admin_keys, audit, audits, database, folder, keys, migrate, recovery, sessions, wallets
+from gateway.storage import (
+    admin_keys,
+    audit,
+    audits,
+    database,
+    folder,
+    keys,
+    migrate,
+    recovery,
+    sessions,
+    upstream_events,
+    wallets,
+)
 from gateway.storage.writer import Writer
 from gateway.switchboard import Switchboard
 from gateway.upstreams.demo import DemoTransport
@@ -108,6 +121,7 @@ async def open_house(settings: Settings, data_dir: Path, clock: Clock | None = N
                 await house.desk.backing_up.close()
                 await house.drain(settings.timeouts.shutdown_s)
                 await house.notifier.close()
+                await house.desk.upstream_events.close()
                 for transport in house.transports.values():
                     await transport.close()
                 house.desk.gate.hasher.close()
@@ -146,6 +160,8 @@ async def _build(
 
     freezing: set[asyncio.Future[None]] = set()
     writer = Writer(conn, boot_id, clock, on_refused=freeze)
+    events = UpstreamEvents(clock, writer)
+    events.declare(names_of(settings))
     transports: Transports = {}
     stations = build_stations(settings, transports)
     rules = build_rules(settings)
@@ -156,7 +172,7 @@ async def _build(
         keys=ring,
         catalog=settings.catalog,
         limits=limits,
-        router=Router(build_deployments(settings, stations), build_caps(settings)),
+        router=Router(build_deployments(settings, stations), build_caps(settings), events.note),
         book=book,
         store=writer,
         stations=stations,
@@ -181,6 +197,7 @@ async def _build(
         sessions=SessionRing(sessions.load_sessions(conn, at_ms), at_ms, now_ms),
         gate=Gate(build_gate_rules(settings)),
         booted_above_id=booted_above_id,
+        upstream_events=events,
     )
     return House(settings, data_dir, walk, desk, writer, reader, transports, notifier)
 
@@ -202,6 +219,11 @@ def build_stations(settings: Settings, transports: Transports) -> dict[str, Stat
         provider = kind.build(upstream.base_url, upstream.secret.get_secret_value(), upstream.headers)
         stations[upstream.name] = Station(upstream.name, provider, transport)
     return stations
+
+
+def names_of(settings: Settings) -> list[tuple[str, bool]]:
+    """Of the upstreams, and whether each is enabled."""
+    return [(upstream.name, upstream.enabled) for upstream in settings.upstreams]
 
 
 def build_caps(settings: Settings) -> dict[str, int]:
@@ -264,6 +286,7 @@ def _open_ledger(path: Path, clock: Clock) -> tuple[sqlite3.Connection, int]:
             migrate.migrate(conn, path)
             boot_id = recovery.start_boot(conn, clock.at_ms(), VERSION)
             recovery.recover(conn, boot_id, clock.at_ms())
+            upstream_events.end_left_open(conn)
             _audit_at_start(conn, path, clock)
         except BaseException:
             conn.close()
@@ -282,6 +305,10 @@ def _audit_at_start(conn: sqlite3.Connection, path: Path, clock: Clock) -> None:
     at_ms, began_ms = clock.at_ms(), clock.now_ms()
     with closing(database.open_reader(path)) as reader:
         report = audit.audit(reader, since_checkpoint=True)
+    # What a whole one found stays known until the next whole one.
+    whole, _ = audits.latest_audits(conn)
+    if whole is not None:
+        audited(True, whole.at_ms, len(whole.findings))
     audits.insert_audit(conn, report, at_ms=at_ms, took_ms=clock.now_ms() - began_ms, by="start", whole=False)
     tell_findings(report, at_ms)
     for wallet_id in report.wallets:

@@ -16,7 +16,7 @@ from gateway.config import Settings
 from gateway.desk.history import load_history_under
 from gateway.desk.users import check_plans_in_use
 from gateway.errors import ClientError
-from gateway.house import House, build_caps, build_deployments, build_gate_rules, build_rules, build_stations
+from gateway.house import House, build_caps, build_deployments, build_gate_rules, build_rules, build_stations, names_of
 from gateway.switchboard import Switchboard
 
 FIXED = ("host", "port", "mounts")
@@ -61,6 +61,7 @@ def _apply(house: House, settings: Settings) -> None:
     desk.key_prefix = settings.brand.key_prefix
     desk.gate.rules = build_gate_rules(settings)
     house.notifier.configure(settings.notices, settings.webhook_secret)
+    desk.upstream_events.declare(names_of(settings))
     desk.upstreams = Switchboard(settings, walk.router, walk.stations, walk.clock)
 
 

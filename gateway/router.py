@@ -16,11 +16,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from gateway.health import Cause, Failure, Health, State
+from gateway.health import Cause, Change, Failure, Health, State
 from gateway.money import Factor
 from gateway.pricing import Price
 
@@ -88,12 +88,18 @@ class Closed:
 
 
 class Router:
-    def __init__(self, deployments: Mapping[str, tuple[Deployment, ...]], caps: Mapping[str, int] | None = None) -> None:
-        """`deployments` by public model id; each tuple is not empty. `caps`: requests at once by upstream, 0 or none = no cap."""
+    def __init__(
+        self,
+        deployments: Mapping[str, tuple[Deployment, ...]],
+        caps: Mapping[str, int] | None = None,
+        on_change: Callable[[Change], None] = lambda change: None,
+    ) -> None:
+        """`deployments` by public model id; each tuple is not empty. `caps`: requests at once by upstream, 0 or none = no cap.
+        `on_change` hears what begins to rest, and what answers again."""
         self._deployments = deployments
         self._caps = caps or {}
         self._in_flight: Counter[str] = Counter()
-        self._health = Health()
+        self._health = Health(on_change)
         self._last_resort_ms: dict[str, int] = {}
         self._conversations: OrderedDict[tuple[str, str], _Conversation] = OrderedDict()
 

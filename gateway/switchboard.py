@@ -100,7 +100,7 @@ class Switchboard:
         return list(dict.fromkeys(route.model for route in routes))
 
 
-_DISABLED = {"state": "disabled", "reason": None, "seconds_left": 0}
+_DISABLED = {"state": "disabled", "cause": None, "reason": None, "seconds_left": 0}
 
 
 def _parse_date(headers: Headers) -> int | None:
@@ -116,5 +116,6 @@ def _parse_date(headers: Headers) -> int | None:
 
 def _stand(state: State, now_ms: int) -> dict[str, Any]:
     if state.serving:
-        return {"state": "serving", "reason": None, "seconds_left": 0}
-    return {"state": "cooling", "reason": state.reason, "seconds_left": max(0, -(-(state.until_ms - now_ms) // 1000))}
+        return {"state": "serving", "cause": None, "reason": None, "seconds_left": 0}
+    seconds_left = max(0, -(-(state.until_ms - now_ms) // 1000))
+    return {"state": "cooling", "cause": state.cause, "reason": state.reason, "seconds_left": seconds_left}

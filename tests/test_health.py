@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.health import PROBE_MS, Cause, Failure, Health
+from gateway.health import PROBE_MS, Cause, Change, Failure, Health
 
 UP, MODEL, OTHER = "main", "claude-sonnet-5-5", "claude-opus-5-5"
 
@@ -157,3 +159,43 @@ def test_a_straggler_does_not_end_the_rest_of_a_whole_upstream() -> None:
     for cause in ("failing", "limited", "forbidden"):
         health.failed(UP, OTHER, Failure(cause, cause, "b", 2, None, asked_ms=500), 2_000)  # type: ignore[arg-type]
     assert not health.may_ask(UP, MODEL, 3_000)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whoever_hears_of_every_change_knows_how_all_stand(seed: int) -> None:
+    """A storm of everything that can happen, and a listener who writes down no more than what it is told."""
+    dice = random.Random(seed)
+    known: dict[tuple[str, str], tuple[str, str, int]] = {}
+    now_ms = 1_000
+
+    def listen(change: Change) -> None:
+        subject = change.upstream, change.model
+        if change.cause is None:
+            del known[subject]  # only what rested is told to answer again
+            return
+        assert (subject in known) or not change.prolonged
+        known[subject] = change.cause, change.reason, now_ms + change.rest_ms
+
+    health = Health(listen)
+    causes: tuple[Cause, ...] = ("secret", "credit", "limited", "forbidden", "no_model", "connect", "failing")
+    for _ in range(2_000):
+        now_ms += dice.randrange(8_000)
+        model, asked_ms = dice.choice((MODEL, OTHER)), now_ms - dice.randrange(20_000)
+        what = dice.random()
+        if what < 0.6:
+            cause = dice.choice(causes)
+            retry_ms = dice.choice((None, 0, 700, 60_000))
+            asked = dice.choice((None, asked_ms))
+            key = dice.randrange(9)
+            health.failed(UP, model, Failure(cause, f"{cause}!", str(key), key, retry_ms, asked), now_ms)
+        elif what < 0.98:
+            health.asked(UP, model, asked_ms)
+            health.succeeded(UP, model, asked_ms)
+        else:
+            health.forget(UP)
+        resting = {
+            subject: (circuit.cause, circuit.reason, circuit.until_ms)
+            for subject, circuit in health._circuits.items()
+            if circuit.cooling
+        }
+        assert known == resting

@@ -18,6 +18,8 @@ from gateway.catalog import Catalog
 from gateway.clock import Clock
 from gateway.desk.errand import Errand
 from gateway.desk.gate import Gate
+from gateway.desk.upstream_events import UpstreamEvents
+from gateway.desk.upstream_history import HourlyFigures
 from gateway.limits import Limits
 from gateway.sessions import SessionRing
 from gateway.storage.writer import Writer
@@ -63,6 +65,8 @@ class Desk:
     sessions: SessionRing
     gate: Gate
     booted_above_id: int
+    upstream_events: UpstreamEvents
+    upstream_figures: HourlyFigures = field(default_factory=HourlyFigures)
     # The audit that somebody asked for at a page.
     checking: Errand = field(default_factory=lambda: Errand("an audit"))
     backing_up: Errand = field(default_factory=lambda: Errand("a backup"))

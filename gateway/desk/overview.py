@@ -1,8 +1,8 @@
 """What a user sees first: what they have and how long it lasts, today and this month, by day, by key, by session, and the latest.
 
     standing_of       the wallet in the book, at one moment, with what holds its money; on the loop
-    read_live         what changes with every request, in one snapshot
-    read_rest         what a page needs beside that: where the month went
+    read_figures      by day, how long the money lasts, the latest requests
+    read_shares       where the month went
 
 Days are UTC days, by the time of the settle; sums are those of GET /v1/usage, from the same roll-ups. What the cache saved is an
 estimate of its own: cache reads × (input price − cache-read price), at the list of the price in force (`sum_cache`), without what
@@ -19,7 +19,7 @@ from typing import Any
 
 from gateway.book import Book
 from gateway.pricing import Price, parse_terms, scale
-from gateway.storage import overview, reports
+from gateway.storage import overview, reports, requests
 from gateway.storage.keys import list_keys
 from gateway.storage.readonly import snapshot
 from gateway.storage.reports import Range
@@ -29,6 +29,7 @@ from gateway.storage.rollups import DAY_MS, HOUR_MS, OWN_MEASURES
 DAYS = 30
 BURN_DAYS = 7
 LATEST = 8
+RUNNING = 8
 KEYS, SESSIONS = 5, 5
 # Days × models of one user; far more than there are.
 _GROUPS_MAX = 100_000
@@ -88,8 +89,9 @@ class Burn:
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
-    """`days` are those of `DAYS` and of the month, each with its costs by model; `first_at_ms` None: nothing was ever settled."""
+class Figures:
+    """`days` are those of `DAYS` and of the month, each with its costs by model; `first_at_ms` None: nothing was ever settled;
+    `running` are the latest of those that run, `latest` those that ended, charged or not."""
 
     now_ms: int
     days: tuple[int, ...]
@@ -110,6 +112,11 @@ class Live:
         return _month_ms(self.now_ms)
 
     @property
+    def nothing_yet(self) -> bool:
+        """Of an account that has just been made."""
+        return self.first_at_ms is None and not self.latest
+
+    @property
     def today(self) -> Sums:
         return self.by_day[self.today_ms]
 
@@ -119,7 +126,7 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class Shares:
     """Of the month: the dearest keys and sessions; sessions from `sessions_from_ms` on, if older detail is gone."""
 
     keys: list[dict[str, Any]]
@@ -134,7 +141,7 @@ def standing_of(book: Book, wallet_id: int) -> Standing:
     return Standing(wallet.balance_nanos, wallet.held_nanos, wallet.owed_nanos, wallet.frozen, holds)
 
 
-def read_live(conn: sqlite3.Connection, wallet_id: int, standing: Standing, now_ms: int) -> Live:
+def read_figures(conn: sqlite3.Connection, wallet_id: int, standing: Standing, now_ms: int) -> Figures:
     today_ms = now_ms - now_ms % DAY_MS
     days = tuple(range(min(today_ms - (DAYS - 1) * DAY_MS, _month_ms(now_ms)), today_ms + DAY_MS, DAY_MS))
     asked = Range(days[0], today_ms + DAY_MS, wallet_id)
@@ -145,8 +152,10 @@ def read_live(conn: sqlite3.Connection, wallet_id: int, standing: Standing, now_
         burn = _burn(conn, wallet_id, first_at_ms, now_ms)
         topped_up = overview.last_top_up(conn, wallet_id, now_ms)
         running = overview.list_running(conn, wallet_id, standing.holds)
-    latest, _ = reports.list_usage(conn, asked, limit=LATEST)
+        latest = requests.list_requests(conn, asked, None, running=False, limit=LATEST).rows
+    # What ended since the book was asked stands among the latest.
     ended = {row["request_id"] for row in latest}
+    running = [{**row, "held_nanos": standing.holds[row["request_id"]]} for row in running if row["request_id"] not in ended]
     models: dict[int, dict[str, int]] = {day: {} for day in days}
     measures = {day: dict.fromkeys(OWN_MEASURES, 0) for day in days}
     for row, _ in groups:
@@ -155,7 +164,7 @@ def read_live(conn: sqlite3.Connection, wallet_id: int, standing: Standing, now_
         for name in OWN_MEASURES:
             measures[day][name] += row[name]
     worth = _cache_worth(cache)
-    return Live(
+    return Figures(
         now_ms=now_ms,
         days=days,
         by_day={day: Sums(measures[day], *worth.get(day, (0, 0))) for day in days},
@@ -163,13 +172,12 @@ def read_live(conn: sqlite3.Connection, wallet_id: int, standing: Standing, now_
         first_at_ms=first_at_ms,
         burn=burn,
         topped_up=topped_up,
-        # What ended since the book was asked stands among the latest.
-        running=[{**row, "held_nanos": standing.holds[row["request_id"]]} for row in running if row["request_id"] not in ended],
+        running=running[:RUNNING],
         latest=latest,
     )
 
 
-def read_rest(conn: sqlite3.Connection, user_id: int, wallet_id: int, now_ms: int) -> Rest:
+def read_shares(conn: sqlite3.Connection, user_id: int, wallet_id: int, now_ms: int) -> Shares:
     month_ms, end_ms = _month_ms(now_ms), now_ms - now_ms % DAY_MS + DAY_MS
     with snapshot(conn):
         keys = reports.dearest(conn, Range(month_ms, end_ms, wallet_id), "key", limit=KEYS)
@@ -177,7 +185,7 @@ def read_rest(conn: sqlite3.Connection, user_id: int, wallet_id: int, now_ms: in
         from_ms = max(month_ms, detail_from_ms(conn))
         sessions = reports.dearest(conn, Range(min(from_ms, end_ms), end_ms, wallet_id), "session", limit=SESSIONS)
         alive = [key for key, _ in list_keys(conn, user_id) if key.dead_at_ms is None or key.dead_at_ms > now_ms]
-    return Rest(keys, sessions, from_ms if from_ms > month_ms else None, bool(alive))
+    return Shares(keys, sessions, from_ms if from_ms > month_ms else None, bool(alive))
 
 
 def add_up(parts: Sequence[Sums]) -> Sums:

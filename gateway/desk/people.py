@@ -13,7 +13,7 @@ from gateway.desk.checks import get_wallet
 from gateway.desk.keys import list_keys
 from gateway.errors import ClientError
 from gateway.ids import render_id
-from gateway.storage import credentials, people, users, wallets
+from gateway.storage import credentials, people, users
 from gateway.storage.people import State
 from gateway.storage.readonly import snapshot
 from gateway.storage.rollups import DAY_MS
@@ -35,7 +35,8 @@ class People:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """One user. `keys`, `requests` and `transfers` are rows, the latest first; `running` counts requests that hold money."""
+    """One user. `requests` (those that were charged) and `movements` (all other transfers of the wallet) are the latest rows,
+    newest first; `running` counts requests that hold money."""
 
     id: int
     name: str
@@ -54,7 +55,7 @@ class Person:
     spent_nanos: int
     keys: list[dict[str, Any]]
     requests: list[dict[str, Any]]
-    transfers: list[dict[str, Any]]
+    movements: list[dict[str, Any]]
 
 
 def list_people(conn: sqlite3.Connection, now_ms: int, *, words: str = "", state: State = "", after_id: int = 0) -> People:
@@ -82,7 +83,7 @@ def get_person(conn: sqlite3.Connection, now_ms: int, user_id: int) -> Person:
         spent = people.spent_nanos(conn, [wallet["id"]], _days(now_ms))[wallet["id"]]
         used = people.last_used(conn, "key_id", [key["id"] for key in keys])
         requests = people.latest_requests(conn, wallet["id"], LATEST)
-        transfers = wallets.statement(conn, wallet["id"], LATEST)
+        movements = people.latest_movements(conn, wallet["id"], LATEST)
         running = people.count_running(conn, wallet["id"])
     return Person(
         id=user_id,
@@ -106,7 +107,7 @@ def get_person(conn: sqlite3.Connection, now_ms: int, user_id: int) -> Person:
             for key in sorted(keys, key=lambda key: (key_state(key, now_ms) != "active", -key["id"]))
         ],
         requests=[{**row, "request_id": render_id(row["request_id"])} for row in requests],
-        transfers=transfers,
+        movements=movements,
     )
 
 

@@ -166,7 +166,7 @@ def check_plan(desk: Desk, plan: str) -> None:
 
 def check_free(conn: sqlite3.Connection, name: str, email: str | None) -> None:
     """Commands find a user by name or address: neither may be taken for another's, or money goes to the wrong one."""
-    for user in users.list_users(conn):
+    for user in users.find_namesakes(conn, name.lower(), email or ""):
         taken = user["name"].lower()
         if name.lower() == taken:
             raise refused(f"there is a user {user['name']} already; choose another name", "name")

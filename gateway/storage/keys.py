@@ -67,7 +67,10 @@ def load_live_keys(conn: sqlite3.Connection, at_ms: int) -> list[tuple[bytes, Ke
 
 def load_user_keys(conn: sqlite3.Connection, user_id: int, at_ms: int) -> list[tuple[bytes, Key]]:
     """As `load_live_keys`, for one user."""
-    return [(secret_hash, key) for secret_hash, key in load_live_keys(conn, at_ms) if key.user_id == user_id]
+    rows = conn.execute(
+        f"{_SELECT} where k.user_id = ? and u.disabled = 0 and (k.revoked_at_ms is null or k.revoked_at_ms > ?)", (user_id, at_ms)
+    ).fetchall()
+    return [(row[10], _key(row)) for row in rows]
 
 
 def has_key_named(conn: sqlite3.Connection, user_id: int, name: str) -> bool:

@@ -102,6 +102,27 @@ def latest_requests(conn: sqlite3.Connection, wallet_id: int, limit: int) -> lis
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
+def latest_movements(conn: sqlite3.Connection, wallet_id: int, limit: int) -> list[dict[str, Any]]:
+    """What was put in, given back or taken out of a wallet, newest first; charges, which are many, left out."""
+    rows = conn.execute(
+        """
+        select id, at_ms, kind, amount_nanos, reference, note from (
+          select id, at_ms, kind, amount_nanos, reference, note from transfers
+          where credit_account = :wallet and kind in ('deposit', 'promo', 'refund')
+          union all
+          -- By their kind: these are few, and all that a wallet ever paid is much (hence the "+").
+          select id, at_ms, kind, -amount_nanos, reference, note from transfers
+          where +debit_account = :wallet and kind in ('withdraw', 'promo_reversed', 'overrun_collected')
+        )
+        order by id desc
+        limit :limit
+        """,
+        {"wallet": wallet_id, "limit": limit},
+    ).fetchall()
+    columns = ("transfer_id", "at_ms", "kind", "amount_nanos", "reference", "note")
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
 def count_running(conn: sqlite3.Connection, wallet_id: int) -> int:
     """Requests that hold money now."""
     return int(conn.execute("select count(*) from holds where wallet_id = ? and state = 'open'", (wallet_id,)).fetchone()[0])

@@ -35,7 +35,9 @@ class Recovered:
 def start_boot(conn: sqlite3.Connection, at_ms: int, version: str) -> int:
     """A new life of the process; every hold opened from now on carries its id."""
     return int(
-        conn.execute("insert into boots (started_at_ms, version) values (?, ?) returning id", (at_ms, version)).fetchone()[0]
+        conn.execute(
+            "insert into boots (started_at_ms, version, seen_at_ms) values (?, ?, ?) returning id", (at_ms, version, at_ms)
+        ).fetchone()[0]
     )
 
 

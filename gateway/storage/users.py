@@ -42,6 +42,14 @@ def find_user_by_email(conn: sqlite3.Connection, email: str) -> dict[str, Any] |
     return None if row is None else _user(row)
 
 
+def find_namesakes(conn: sqlite3.Connection, name: str, email: str) -> list[dict[str, Any]]:
+    """Whoever is called, in whatever letters, as one of these two, or has one of them as their address; both in small letters."""
+    rows = conn.execute(
+        f"{_SELECT} where lower(name) in (:name, :email) or email in (:name, :email) order by id", {"name": name, "email": email}
+    ).fetchall()
+    return [_user(row) for row in rows]
+
+
 def list_users(conn: sqlite3.Connection) -> list[dict[str, Any]]:
     """Every user with the state of the wallet."""
     rows = conn.execute(

@@ -3,16 +3,19 @@
     every 2 s or rarer, per audience (one user; all admins together)       however many look, it is read and rendered once
       whose session has ended leaves ─▶ read, render ─▶ changed? ─▶ wake the viewers ─▶ each is sent the latest
 
-A room declares a part with one line, and its page includes the same template:
+A room declares a part with one line, and its page says with another that it has one:
 
     ROUTES = (…, live_route("/dashboard/live", "overview/live", "user", "dashboard/_overview_live.html", read_live))
 
     async def read_live(house: House, member: Member) -> Mapping[str, Any]      what the template needs; the page shows it too
-    <div data-live="/dashboard/live">{% include "dashboard/_overview_live.html" %}</div>
-    {{ live_note("/dashboard") }}                                               from _parts.html: "Live", or "Reload"
+    {{ live_note("/dashboard/live", "/dashboard", now_ms) }}                    from _parts.html: "Live", or when, and "Reload"
 
-The template may use `now_ms` and `brand` beside that, and nothing else of a page's frame; it holds no form. Of an admin's part
-`member` is any one of those who look. Whatever asks without `Accept: text/event-stream` gets the part once, as HTML.
+The template is one or more elements with an id, which stand on the page under the same ids: there they are renewed. It may use
+`now_ms` and `brand` beside what is read, and nothing else of a page's frame; it holds no form. Of an admin's part `member` is any
+one of those who look. Whatever asks without `Accept: text/event-stream` gets the part once, as HTML.
+
+A part that costs a look into the database for each user says by its `stamp` what of memory changes whenever it does: while that
+stays, it is read once a minute only.
 
 Nothing is sent while nothing changes, but a comment every 15 s, by which proxies and we find out who has left. A stream ends for
 good (event `end`) when its session does, or when its user opens too many; a shutdown ends it at once, and the browser comes back.
@@ -23,7 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -49,8 +52,11 @@ RETRY_MS = 3_000
 # Windows that one looks at (those out of sight close their stream); of one user's the oldest makes room.
 STREAMS_PER_USER_MAX = 6
 STREAMS_MAX = 100
+# A part whose stamp stays is read this often all the same: midnight comes by itself.
+SAME_STAMP_S = 60.0
 
 Read = Callable[[House, Member], Awaitable[Mapping[str, Any]]]
+Stamp = Callable[[House, Member], Hashable]
 Ended = Literal["", "gone", "session", "elsewhere", "closing"]
 
 
@@ -63,6 +69,7 @@ class Part:
     who: Literal["user", "admin"]
     template: str
     read: Read
+    stamp: Stamp | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -81,12 +88,16 @@ class _Viewer:
 
 @dataclass(slots=True, eq=False)
 class _Audience:
-    """Those who are shown the same; `frame` is the latest, b"" before the first."""
+    """Those who are shown the same; `frame` is the latest, b"" before the first. `stamp` is that of the last tick, `again` that
+    it was new then: what it stands for may have been on its way to the disk when it was read, at `read_s`."""
 
     part: Part
     member: Member
     viewers: set[_Viewer] = field(default_factory=set)
     frame: bytes = b""
+    stamp: Hashable = None
+    again: bool = True
+    read_s: float = 0.0
 
 
 class Live:
@@ -159,20 +170,35 @@ class Live:
                 for viewer in audience.viewers:
                     if not self._may_look(audience.part, viewer):
                         viewer.end("session")
-                try:
-                    frame = _event(await self.render(audience.part, audience.member))
-                except Exception:
-                    # Such as a database that is busy: what was shown last stays.
-                    logger.exception("%s could not be brought up to date", audience.part.name)
-                else:
-                    if frame != audience.frame:
-                        audience.frame = frame
-                        for viewer in audience.viewers:
-                            viewer.wake.set()
+                if self._may_have_changed(audience, begun_s):
+                    await self._renew(audience)
                 took_s = loop.time() - begun_s
                 await asyncio.sleep(max(TICK_S, took_s * REST_PER_READ))
         finally:
             del self._audiences[key]
+
+    def _may_have_changed(self, audience: _Audience, now_s: float) -> bool:
+        if audience.part.stamp is None:
+            return True
+        stamp = audience.part.stamp(self._house, audience.member)
+        is_new = stamp != audience.stamp
+        if not is_new and not audience.again and now_s - audience.read_s < SAME_STAMP_S:
+            return False
+        audience.stamp, audience.again, audience.read_s = stamp, is_new, now_s
+        return True
+
+    async def _renew(self, audience: _Audience) -> None:
+        try:
+            frame = _event(await self.render(audience.part, audience.member))
+        except Exception:
+            # Such as a database that is busy: what was shown last stays, and the next look is not spared.
+            logger.exception("%s could not be brought up to date", audience.part.name)
+            audience.again = True
+            return
+        if frame != audience.frame:
+            audience.frame = frame
+            for viewer in audience.viewers:
+                viewer.wake.set()
 
     def _may_look(self, part: Part, viewer: _Viewer) -> bool:
         desk = self._house.desk

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,7 +168,7 @@ class Manual:
         )
         self._environment.filters |= {**text.FILTERS, "code": code}
         self._rendered: tuple[object, dict[str, Page]] = (None, {})
-        self._uses: tuple[object, tuple[Use, ...]] = (None, ())
+        self._uses: tuple[object, dict[str, tuple[Use, ...]]] = (None, {})
 
     def page(self, slug: str) -> Page:
         """KeyError if there is none of this name."""
@@ -181,12 +181,17 @@ class Manual:
             pages[slug] = self._render(slug)
         return pages[slug]
 
-    def uses(self) -> tuple[Use, ...]:
-        """Every way to use a key, the pieces of the docs themselves; as `page`, it may run in a thread."""
+    def uses(self, models: Collection[str] | None = None) -> tuple[Use, ...]:
+        """Every way to use a key, the pieces of the docs themselves, with a model among `models` (None: all) as the example; as
+        `page`, it may run in a thread."""
         settings = self._house.settings
         if self._uses[0] is not settings:
-            self._uses = (settings, tuple(self._render_use(*use) for use in USES))
-        return self._uses[1]
+            self._uses = (settings, {})
+        rendered = self._uses[1]
+        values = self._values(models)
+        if values["model"] not in rendered:
+            rendered[values["model"]] = tuple(self._render_use(values, *use) for use in USES)
+        return rendered[values["model"]]
 
     def all(self) -> Iterable[Page]:
         return (self.page(slug) for slug in TITLES)
@@ -216,8 +221,7 @@ class Manual:
         lead = next(block for block in markdown.split("\n\n")[1:] if block.strip())
         return Page(slug, rendered.title, " ".join(lead.split()), markdown, rendered.html, rendered.headings, values["key"])
 
-    def _render_use(self, label: str, slug: str, blocks: Sequence[str]) -> Use:
-        values = self._values()
+    def _render_use(self, values: dict[str, Any], label: str, slug: str, blocks: Sequence[str]) -> Use:
         template = self._environment.get_template(f"{slug}.md")
         texts = ["".join(template.blocks[block](template.new_context(values))) for block in blocks]
         # Within a step of a list, what belongs to it is indented.
@@ -225,11 +229,13 @@ class Manual:
         html = render(markdown, mine=(_BASE, values["key"]), prefix=f"{slug}-{blocks[0]}-").html
         return Use(label, slug, html, values["key"])
 
-    def _values(self) -> dict[str, Any]:
+    def _values(self, models: Collection[str] | None = None) -> dict[str, Any]:
         house = self._house
         settings = house.settings
         offered = list(offers(house))
-        example = next((offer for offer in offered if offer.model.id == "claude-sonnet-5-5"), offered[0])
+        # A key may be for models that are not offered any more; then any is as wrong as another.
+        usable = [offer for offer in offered if models is None or offer.model.id in models] or offered
+        example = next((offer for offer in usable if offer.model.id == "claude-sonnet-5-5"), usable[0])
         return {
             "brand": settings.brand,
             "base_url": Plain(_BASE),

@@ -33,9 +33,10 @@ from gateway.proxy.walk import Inbound
 from gateway.sessions import ABSOLUTE_MS, Session, csrf_token, is_csrf_token, make_token
 from gateway.upstreams.base import Headers
 from gateway.web.forms import Form, local_path, read_form
-from gateway.web.live import EVENT_STREAM, Live, Part, Read
+from gateway.web.live import EVENT_STREAM, Live, Part, Read, Stamp
 from gateway.web.notes import Note, Notes, Tone
 from gateway.web.pages import HTML, SECURITY_HEADERS, Pages, base_url
+from gateway.web.standing import needs_attention
 
 logger = logging.getLogger(__name__)
 
@@ -220,9 +221,11 @@ class Page:
 PageHandler = Callable[[Page], Awaitable[None]]
 
 
-def live_route(path: str, name: str, who: Literal["user", "admin"], template: str, read: Read) -> Route:
+def live_route(
+    path: str, name: str, who: Literal["user", "admin"], template: str, read: Read, stamp: Stamp | None = None
+) -> Route:
     """The path from which a part of a page is kept up to date (`live.py` says how)."""
-    part = Part(name, who, template, read)
+    part = Part(name, who, template, read, stamp)
 
     async def keep_up_to_date(page: Page) -> None:
         await page.keep_up_to_date(part)
@@ -293,7 +296,7 @@ def _attention(house: House) -> dict[str, int]:
     """How many things an admin should look at, by the path of the page that has them; from memory alone, as every page asks."""
     upstreams = house.desk.upstreams.show()
     return {
-        "/admin/upstreams": sum(each["state"] == "cooling" or bool(each["resting_models"]) for each in upstreams),
+        "/admin/upstreams": sum(needs_attention(each) for each in upstreams),
         "/admin/ledger": broken_invariants() + (not house.writer.accepting),
     }
 

@@ -153,6 +153,11 @@ def stamp(at_ms: int) -> str:
     return f"{_moment(at_ms):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def clock(at_ms: int) -> str:
+    """16:42."""
+    return f"{_moment(at_ms):%H:%M}"
+
+
 def clock_and_day(at_ms: int) -> str:
     """16:42 on Friday 20 November 2026."""
     moment = _moment(at_ms)
@@ -192,6 +197,6 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     for each in (
         *(usd, spent, had, spent4, exact, precise, plain),
         *(count, size, about, file_size, percent, duration),
-        *(when, day, date, iso_day, month, stamp, clock_and_day, host),
+        *(when, day, date, iso_day, month, stamp, clock, clock_and_day, host),
     )
 }

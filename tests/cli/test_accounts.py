@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sqlite3
 from contextlib import closing
 
 import pytest
 
+from gateway.cli.context import url_on_this_machine
+from gateway.config import parse
 from gateway.passwords import verify_password
 from gateway.storage.database import FILE_NAME
-from tests.cli.tools import Shell
+from tests.cli.tools import CONFIG, Shell
 
 PASSWORD = "correct horse battery"
 
@@ -108,3 +111,34 @@ def test_json_has_the_secret_once(shell: Shell) -> None:
     done = shell.run("vouchers", "redeem", "ada", "--json", input=made["vouchers"][0]["code"])
     assert json.loads(done.stdout[done.stdout.index("{") :])["balance_usd"] == "5.00"
     assert made["vouchers"][0]["code"] not in json.dumps(shell.json("vouchers", "list"))
+
+
+# ── sign-in links ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_link_is_printed_for_the_page_that_opens_it(shell: Shell) -> None:
+    shell.ok("users", "create", "ada")
+    result = shell.run("users", "create-link", "ada")
+    assert result.exit_code == 0 and re.fullmatch(r"http://127\.0\.0\.1:8080/welcome/[\w-]{43}\n", result.stdout)
+    assert "hand it to nobody else. No server is running: start it first" in result.stderr
+    told = json.loads(shell.ok("users", "create-link", "ada", "--json"))
+    assert told["name"] == "ada" and told["link"].startswith("http://127.0.0.1:8080/welcome/") and "token" not in told
+    shell.config.write_text('[server]\npublic_url = "https://gateway.example"\nhost = "::1"\n' + shell.config.read_text())
+    assert shell.ok("users", "create-link", "ada").startswith("https://gateway.example/welcome/")
+    assert "there is no user eve" in shell.refused("users", "create-link", "eve")
+    shell.ok("users", "disable", "ada", "--yes")
+    assert "ada is disabled" in shell.refused("users", "create-link", "ada")
+
+
+@pytest.mark.parametrize(
+    ("server", "url"),
+    [
+        ("", "http://127.0.0.1:9"),
+        ('host = "0.0.0.0"\n', "http://127.0.0.1:9"),
+        ('host = "::"\n', "http://127.0.0.1:9"),
+        ('host = "::1"\n', "http://[::1]:9"),
+        ('host = "10.1.2.3"\ntls_certificate_file = "a"\ntls_key_file = "b"\n', "https://10.1.2.3:9"),
+    ],
+)
+def test_where_a_server_answers_on_this_machine(server: str, url: str) -> None:
+    assert url_on_this_machine(parse(f"[server]\n{server}{CONFIG}", "here", {}), 9) == url

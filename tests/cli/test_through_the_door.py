@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.desk import acts
+from gateway.desk.signin import find_welcome
 from gateway.errors import ClientError
 from gateway.storage.folder import socket_path
 from gateway.version import VERSION
@@ -54,6 +55,17 @@ async def test_the_same_commands_in_a_thread_reach_the_house_too(tmp_path: Path)
             with pytest.raises(ClientError):
                 authenticate(house, key["secret"])
         assert (await asyncio.to_thread(shell.json, "users", "list"))[0]["disabled"]
+
+
+async def test_a_sign_in_link_is_for_the_server_that_runs(tmp_path: Path) -> None:
+    shell = make_shell(tmp_path)
+    async with open_door(shell.data, 4242) as house:
+        await asyncio.to_thread(shell.ok, "users", "create", "ada")
+        result = await asyncio.to_thread(shell.run, "users", "create-link", "ada")
+        url, _, token = result.stdout.strip().rpartition("/")
+        assert url == "http://127.0.0.1:4242/welcome" and "No server" not in result.stderr
+        assert await find_welcome(house.desk, token) == "ada"
+        assert audit_rows(house.database)[-1]["action"] == "users.create_link"
 
 
 async def test_two_commands_at_once_without_a_server_both_get_done(tmp_path: Path) -> None:

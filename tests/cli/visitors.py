@@ -23,8 +23,8 @@ REPOSITORY = Path(__file__).parent.parent.parent
 
 
 @asynccontextmanager
-async def open_door(data: Path) -> AsyncIterator[House]:
-    async with desk_house(data, SystemClock()) as house, serve_door(house.desk, data):
+async def open_door(data: Path, port: int | None = None) -> AsyncIterator[House]:
+    async with desk_house(data, SystemClock()) as house, serve_door(house.desk, data, port):
         yield house
 
 

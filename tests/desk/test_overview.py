@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.desk.overview import BURN_DAYS, Burn, Live, add_up, read_live, read_rest, standing_of
+from gateway.desk.overview import BURN_DAYS, Burn, Figures, add_up, read_figures, read_shares, standing_of
 from gateway.house import House
 from gateway.money import Factor
 from gateway.pricing import Price, Rates
@@ -87,13 +87,13 @@ async def use(house: House, secret: str, usage: Usage, price: Price = PRICE, mod
     return request_id
 
 
-async def live_of(house: House, user: str = "ada") -> Live:
+async def live_of(house: House, user: str = "ada") -> Figures:
     await house.writer.run(lambda ledger: None)
     with closing(open_reader(house.desk.database)) as conn:
         (wallet_id,) = conn.execute(
             "select a.id from accounts a join users u on u.id = a.user_id where u.name = ?", (user,)
         ).fetchone()
-        return read_live(conn, wallet_id, standing_of(house.desk.book, wallet_id), house.desk.clock.at_ms())
+        return read_figures(conn, wallet_id, standing_of(house.desk.book, wallet_id), house.desk.clock.at_ms())
 
 
 def cached(read: int, write_5m: int = 0, write_1h: int = 0) -> Usage:
@@ -184,7 +184,7 @@ async def test_what_ended_while_the_page_was_read_stands_in_it_once(tmp_path: Pa
         standing = standing_of(house.desk.book, key.wallet_id)
         await settle_request(house, first, key)
         with closing(open_reader(house.desk.database)) as conn:
-            live = read_live(conn, key.wallet_id, standing, clock.at_ms())
+            live = read_figures(conn, key.wallet_id, standing, clock.at_ms())
         assert [row["request_id"] for row in live.running] == [second]
         assert [row["request_id"] for row in live.latest] == [first]
         await void_request(house, second, key, "upstream_failed")
@@ -213,7 +213,7 @@ async def test_where_the_month_went(tmp_path: Path) -> None:
         def rest() -> Any:
             with closing(open_reader(house.desk.database)) as conn:
                 wallet_id = authenticate(house, ada["secret"]).wallet_id
-                return read_rest(conn, authenticate(house, ada["secret"]).user_id, wallet_id, clock.at_ms())
+                return read_shares(conn, authenticate(house, ada["secret"]).user_id, wallet_id, clock.at_ms())
 
         for until in (0, last):
             await house.writer.run(lambda ledger, until=until: ledger.roll_up(until))
@@ -230,4 +230,4 @@ async def test_where_the_month_went(tmp_path: Path) -> None:
         for key in (ada, second):
             await act(house, "keys.revoke", key_id=key["id"])
         with closing(open_reader(house.desk.database)) as conn:
-            assert not read_rest(conn, 1, 1, clock.at_ms()).has_key
+            assert not read_shares(conn, 1, 1, clock.at_ms()).has_key

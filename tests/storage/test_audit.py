@@ -407,7 +407,7 @@ TAMPERINGS = [
     ),
     Tampering(
         "an open hold of an older boot",
-        "insert into boots values (9, 1, 'later')",
+        "insert into boots (id, started_at_ms, version) values (9, 1, 'later')",
         {"6": [{"request_id": "{open}", "boot_id": 1}]},
     ),
     Tampering(

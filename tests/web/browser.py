@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from tests.gateway_tools import Gateway
 
@@ -27,6 +27,9 @@ needs_chromium = pytest.mark.skipif(
     not CHROMIUM, reason="there is no Chromium here: apt-get install chromium, or name one in PAGEGRID_CHROMIUM"
 )
 needs_axe = pytest.mark.skipif(not AXE.exists(), reason=f"axe-core is not in {FOLDER}: run scripts/install-browser")
+
+# A machine that does much else at once is slow, not wrong.
+expect.set_options(timeout=20_000)
 
 DESK, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 # Debian's runs as root in CI, and would ask the world for updates of itself.

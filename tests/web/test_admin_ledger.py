@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from gateway.desk.ledger import run_audit
+from gateway.desk.operation import broken_invariants
+from gateway.metrics import audits
 from gateway.money import parse_usd as usd
 from gateway.storage import audit as audit_room
 from gateway.storage.audit import invariants
@@ -153,11 +155,13 @@ async def test_what_a_whole_audit_found_stays_red_until_a_whole_one_finds_it_no_
         await run_audit(gateway.house.desk, "hourly", since_checkpoint=True)
         page = await page_of(root)
         assert broken_in(page) == {"2b"} and "by the hour" in page
+    audits.clear()  # as a new process has none
     async with open_site(tmp_path) as gateway:
         root = Visitor(gateway)
         await root.sign_in("root")
         page = await page_of(root)
         assert broken_in(page) == {"2b"} and "at the start" in page and not has_double_rule(page)
+        assert broken_invariants() == 1  # the navigation's
         with tampering(gateway.house.database) as conn:
             conn.execute("update accounts set owed_nanos = 0 where kind = 'wallet'")
         await root.get("/dashboard/settings")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import csv
+import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -117,3 +122,93 @@ async def test_all_of_settings_without_script(tmp_path: Path) -> None:
         await expect(page.locator(".flash.ok")).to_contain_text("The other session has ended")
         await other.goto("/dashboard/settings")
         await expect(other).to_have_url(f"{gateway.url}/login?next=%2Fdashboard%2Fsettings")
+
+
+async def test_from_an_invite_to_a_price_that_equals_the_ledger(tmp_path: Path) -> None:
+    """The operator invites and tops up; the guest joins, makes a key, asks with the copied line, and sees what it cost."""
+    async with (
+        open_site(tmp_path, '[web]\nsignup = "invite"\n') as gateway,
+        browsing() as browser,
+        person(browser, gateway, "root", "admin", "0") as root,
+        tab(browser, gateway, permissions=["clipboard-read", "clipboard-write"]) as guest,
+    ):
+        await root.goto("/admin/invites")
+        await root.get_by_label("Credit in US dollars").fill("2.50")
+        await root.get_by_role("button", name="Make invite").click()
+        link = (await root.locator("#link").inner_text()).strip()
+        assert link.startswith(f"{gateway.url}/join/")
+
+        await guest.goto(link)
+        await expect(guest.locator("dl.facts")).to_contain_text("$2.50")
+        await guest.get_by_label("Name").fill("ines")
+        await guest.get_by_label("Password", exact=True).fill(PASSWORD)
+        await guest.get_by_label("The same again").fill(PASSWORD)
+        await guest.get_by_role("button", name="Make account").click()
+        await expect(guest).to_have_url(f"{gateway.url}/dashboard")
+        await expect(guest.locator(".sum .total")).to_contain_text("$2.50")
+        await guest.get_by_role("link", name="Create your first key").click()
+        await guest.get_by_label("Name").fill("laptop")
+        await guest.locator("#new").get_by_role("button", name="Create key").click()
+        first = await guest.locator("#secret").inner_text()
+        await guest.locator("label").get_by_text("curl", exact=True).click()
+        await guest.locator(".tabs.rail > .panel:visible button.copy").click()
+        await expect(guest.locator("#said")).to_have_text("Copied")
+        line = await guest.evaluate("navigator.clipboard.readText()")
+        assert first in line
+        asked = await shell(line.replace("curl ", "curl -sS -D head.txt ", 1), tmp_path)
+        assert json.loads(asked)["type"] == "message"
+        head = (tmp_path / "head.txt").read_text().lower()
+        (request_id,) = re.findall(r"^request-id: (\S+)", (tmp_path / "head.txt").read_text(), re.M | re.I)
+        assert "200" in head.splitlines()[0]
+
+        await guest.goto("/dashboard/usage")
+        row = guest.locator(f"tr[id={request_id}]")
+        await row.locator("a.fold").click()
+        detail = guest.locator("tr.detail")
+        await expect(detail).to_contain_text("How $")
+        ((cost,),) = await gateway.table("select cost_nanos from usage")
+        ((settled,),) = await gateway.table("select amount_nanos from transfers where kind = 'settle'")
+        assert cost == settled > 0
+        told = f"${cost / 10**9:.9f}"
+        assert await detail.locator("h2").inner_text() == f"How {told} came about"
+        assert (await detail.locator("tfoot .proof, tfoot .total").last.inner_text()).split()[-1] == told
+        # The sum of the classes, as it stands on the page.
+        amounts = await detail.locator("tbody td:last-child").all_inner_texts()
+        assert sum(round(Decimal(text.strip().lstrip("$")) * 10**9) for text in amounts) == cost
+        async with guest.expect_download() as download:
+            await guest.get_by_role("link", name="Export CSV").click()
+        rows = list(csv.DictReader(Path(await (await download.value).path()).read_text().splitlines()))
+        assert [row["request_id"] for row in rows] == [request_id]
+
+        # Rotated: the old one lives on for an hour; revoked: dead at once.
+        await guest.goto("/dashboard/keys")
+        await guest.get_by_role("link", name="laptop").click()
+        await guest.get_by_role("link", name="Rotate…").click()
+        await guest.get_by_role("button", name="Rotate key").click()
+        second = await guest.locator("#secret").inner_text()
+        ask = 'curl -sS -o /dev/null -w "%{http_code}" ' + line.removeprefix("curl ")
+        assert await shell(ask.replace(first, second), tmp_path) == "200"
+        await guest.get_by_role("link", name="Revoke…").click()
+        await guest.get_by_role("button", name="Revoke key").click()
+        assert await shell(ask.replace(first, second), tmp_path) == "401"
+
+        await root.goto("/admin/users")
+        await root.get_by_role("link", name="ines").click()
+        await root.get_by_role("link", name="Top up…").click()
+        await root.get_by_label("Amount").fill("7.25")
+        await root.get_by_role("button", name="Top up").click()
+        await expect(root.locator(".flash.ok")).to_be_visible()
+        await guest.goto("/dashboard/wallet")
+        await expect(guest.locator("tbody").first).to_contain_text("+$7.25")
+        balance = 9_750_000_000 - sum(nanos for (nanos,) in await gateway.table("select cost_nanos from usage"))
+        digits = f"${balance / 10**9:.9f}"
+        await expect(guest.locator(".sum .total dd").first).to_have_text(digits)
+        assert "Adds up" in await guest.locator("main").inner_text()
+        await gateway.assert_settled()
+
+
+async def shell(command: str, folder: Path) -> str:
+    """What a person's terminal prints."""
+    process = await asyncio.create_subprocess_shell(command, cwd=folder, stdout=asyncio.subprocess.PIPE)
+    out, _ = await asyncio.wait_for(process.communicate(), 30)
+    return out.decode()

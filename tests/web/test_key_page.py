@@ -81,5 +81,6 @@ async def test_guessing_is_slowed_down_by_address(tmp_path: Path) -> None:
         assert answer.status == 429 and int(answer.headers["retry-after"]) >= 1 and b"Too many tries" in answer.body
         # The door to the account is another.
         assert (await gateway.ask(alice)).status == 200
+        await gateway.assert_settled()
         clock.advance(3_600_000)
         assert (await stranger.post("/key", key=alice.secret)).status == 200

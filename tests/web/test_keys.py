@@ -117,6 +117,9 @@ async def test_the_panel_is_the_docs_filled_in(tmp_path: Path) -> None:
                 assert any(secret in code for code in codes) and any(gateway.url in code for code in codes)
         codex = next(panel for panel in panels if ">Codex<" in panel)
         assert "OpenAI's Responses" in html.unescape(codex) and secret not in codex
+        # A key that may not use the docs' example is shown one that it may.
+        haiku = (await create(ada, which="some", **{f"model.{HAIKU}": "on"}))[2].body.decode().partition('id="use"')[2]
+        assert SONNET in page.partition('id="use"')[2] and SONNET not in haiku and haiku.count(HAIKU) > 8
         ids = re.findall(r' id="([^"]+)"', page)
         assert len(ids) == len(set(ids)) and "YOUR-KEY" not in page and "pagegrid.invalid" not in page
 
@@ -230,6 +233,7 @@ async def test_a_rotation_lets_the_old_secret_live_for_its_grace(tmp_path: Path)
         assert (await ask(gateway, old)).status == (await ask(gateway, new)).status == 200
         page = text_of(await ada.get(PATH))
         assert f"by {new[:17]}…, works until" in page and f"{PATH}/{old_id}/rotate" not in page
+        await gateway.assert_settled()
         clock.advance(3_600_000)
         assert (await ask(gateway, old)).status == 401 and (await ask(gateway, new)).status == 200
         assert "1 that is revoked, replaced or expired" in text_of(await ada.get(PATH))
@@ -301,6 +305,7 @@ async def test_where_a_key_stands(tmp_path: Path) -> None:
         assert "At its limit" in rows["slow"] and "1 a minute used up, all free again in" in rows["slow"]
         assert "1 of 1 request today, until" in rows["few"] and 'class="v hi" width="100%"' in rows["few"]
         assert "Active" in rows["short"] and "expires" in rows["short"] and "never" in rows["short"]
+        await gateway.assert_settled()
         clock.advance(86_400_000)
         ada = Visitor(gateway)
         await ada.sign_in("ada")

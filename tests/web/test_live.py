@@ -16,6 +16,7 @@ import pytest
 from gateway.desk.users import Member
 from gateway.house import House
 from gateway.web import live, site
+from gateway.web.dashboard import overview
 from gateway.web.page import live_route
 from gateway.web.pages import Pages
 from tests.desk_tools import act
@@ -257,6 +258,33 @@ async def test_a_reading_that_fails_leaves_what_was_shown(told: Told, tmp_path: 
             told.word = "mended"
             await until(lambda: len(watcher.parts) == 2)
             assert "mended" in watcher.parts[1]
+
+
+async def test_what_no_stamp_announces_is_not_read(told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dashboard's: read when the wallet moved, once more a tick later (rows may have been on their way), then not."""
+    read: list[bool] = []
+    plain = overview.read_overview
+
+    async def counted(house: House, member: Member) -> Mapping[str, Any]:
+        read.append(True)
+        return await plain(house, member)
+
+    part = live_route("/dashboard/counted", "counted", "user", "dashboard/_overview_live.html", counted, overview.stamp_of)
+    monkeypatch.setattr(site, "ROUTES", (*site.ROUTES, part))
+    async with open_site(tmp_path) as gateway:
+        ada = await make_visitor(gateway, "ada")
+        async with watching(ada, "/dashboard/counted") as watcher:
+            await until(lambda: len(read) == 2)
+            await asyncio.sleep(0.8)
+            assert (len(read), len(watcher.parts)) == (2, 1)
+            await act(gateway.house, "wallets.topup", user="ada", amount="5", reference="more")
+            await until(lambda: len(watcher.parts) == 2)
+            assert "$15.00" in watcher.parts[1]
+            await until(lambda: len(read) == 4)
+            await asyncio.sleep(0.8)
+            assert len(read) == 4
+            monkeypatch.setattr(live, "SAME_STAMP_S", 0)
+            await until(lambda: len(read) > 6)
 
 
 async def test_it_keeps_alive(told: Told, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

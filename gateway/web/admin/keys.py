@@ -21,11 +21,19 @@ async def show_edit(page: Page) -> None:
 async def edit(page: Page) -> None:
     user, key = await _find_key(page)
     try:
-        await acts.perform(page.desk, page.actor, "keys.update", {"key_id": key["id"], **_typed(page)})
+        arguments = _changed(page, _own(key))
+        if arguments:
+            await acts.perform(page.desk, page.actor, "keys.update", {"key_id": key["id"], **arguments})
     except ClientError as error:
         await page.refuse("admin/key.html", placed(page, error), **_values(page, user, key))
         return
-    await page.go(f"{PATH}/{user['id']}", f"The key {page.form.get('name')} is changed; it is in force for the next request.")
+    name = arguments.get("name", key["name"])
+    told = (
+        f"The key {name} is changed; it is in force for the next request."
+        if arguments
+        else f"Nothing of the key {name} was changed."
+    )
+    await page.go(f"{PATH}/{user['id']}", told)
 
 
 async def ask_revoke(page: Page) -> None:
@@ -61,17 +69,23 @@ async def _find_key(page: Page) -> tuple[dict[str, Any], dict[str, Any]]:
     return user, key
 
 
-def _typed(page: Page) -> dict[str, Any]:
-    """The arguments of `keys.update`: an empty field is the plan's."""
-    form = page.form
-    arguments: dict[str, Any] = {"name": form.get("name"), "factor": form.get("factor") or "1"}
-    for name in LIMITS:
-        text = form.get(name)
-        arguments[name] = text if name in MONEY_LIMITS and text else _whole(name, text)
-    for name in LISTS:
-        arguments[name] = form.get(name).replace(",", " ").split() or "plan"
-    if form.get("expires"):
-        arguments["expires"] = form.get("expires")
+def _own(key: Mapping[str, Any]) -> dict[str, str]:
+    """What the key says for itself, as the form has it: an empty field is the plan's."""
+    own = {name: "" if key[name] is None else str(key[name]) for name in LIMITS}
+    own |= {name: " ".join(key[name] or ()) for name in LISTS}
+    return {**own, "name": key["name"], "factor": key["factor"], "expires": ""}
+
+
+def _changed(page: Page, own: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments of `keys.update`, of what was typed anew and nothing else: what an admin says holds against the key's user,
+    who may narrow it and no more."""
+    typed = {name: page.form.get(name) for name in own if page.form.has(name) and page.form.get(name) != own[name]}
+    arguments: dict[str, Any] = dict(typed)
+    for name, text in typed.items():
+        if name in LISTS:
+            arguments[name] = text.replace(",", " ").split() or "plan"
+        elif name in LIMITS:
+            arguments[name] = text if name in MONEY_LIMITS and text else _whole(name, text)
     return arguments
 
 
@@ -88,9 +102,7 @@ def _whole(name: str, text: str) -> int | str:
 def _values(page: Page, user: Mapping[str, Any], key: Mapping[str, Any]) -> dict[str, Any]:
     plan = page.desk.plans.get(user["plan"])
     hints = {name: f"Plan: {plan_told(plan.terms, name)}." if plan else "" for name in LIMITS}
-    own = {name: "" if key[name] is None else str(key[name]) for name in LIMITS}
-    own |= {name: " ".join(key[name] or ()) for name in LISTS}
-    return {"user": user, "key": key, "limits": LIMITS, "hints": hints, "own": own}
+    return {"user": user, "key": key, "limits": LIMITS, "hints": hints, "own": _own(key)}
 
 
 def _question(user: Mapping[str, Any], key: Mapping[str, Any]) -> dict[str, Any]:

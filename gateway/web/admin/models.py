@@ -18,9 +18,9 @@ from gateway.house import House
 from gateway.money import ONE, Factor
 from gateway.pricing import Rates
 from gateway.router import Deployment
-from gateway.web.admin.standing import STATES, reason_words
 from gateway.web.offers import CLASSES, Offer, offer_of
 from gateway.web.page import Page, Route
+from gateway.web.standing import STATES, Standing, reason_words, standing_of
 from gateway.web.text import MINUS
 
 PATH = "/admin/models"
@@ -51,9 +51,7 @@ class Place:
 
     deployment: Deployment
     member: Model
-    state: str
-    reason: str
-    seconds_left: int
+    stand: Standing
     factors: tuple[tuple[str, Factor], ...]
     offer: Offer
 
@@ -69,7 +67,7 @@ class Shown:
 
     @property
     def serving(self) -> int:
-        return sum(place.state == "serving" for place in self.places)
+        return sum(place.stand.state == "serving" for place in self.places)
 
 
 async def show_models(page: Page) -> None:
@@ -92,6 +90,7 @@ async def show_models(page: Page) -> None:
         one=ONE,
         states=STATES,
         product=product,
+        reason_words=reason_words,
         change=change,
     )
 
@@ -142,13 +141,11 @@ def _place(house: House, model: Model, deployment: Deployment, stands: dict[str,
     )
     chain = (("house", settings.billing.factor), ("upstream", upstream.factor), ("route", route.factor))
     whole = stands[deployment.upstream]
-    stand = next((each for each in whole["resting_models"] if each["model"] == deployment.model), whole)
+    stand = standing_of(next((each for each in whole["resting_models"] if each["model"] == deployment.model), whole))
     return Place(
         deployment,
         member,
-        stand["state"],
-        reason_words(stand["reason"]) if stand["reason"] else "",
-        stand["seconds_left"],
+        stand,
         tuple((name, factor) for name, factor in chain if factor != ONE),
         offer_of(house, model, deployment=deployment),
     )

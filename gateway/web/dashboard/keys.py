@@ -83,7 +83,7 @@ async def create_key(page: Page) -> None:
 
 async def show_key(page: Page) -> None:
     row = _row(page, await _find(page))
-    uses = await asyncio.to_thread(page.pages.manual.uses)
+    uses = await asyncio.to_thread(page.pages.manual.uses, row.key.models)
     await page.show("dashboard/key.html", row=row, uses=uses)
 
 

@@ -51,8 +51,8 @@ addEventListener("keydown", (event) => {
   for (const menu of menus) if (menu.open) { menu.open = false; menu.querySelector("summary").focus(); }
 });
 
-// Live parts (gateway/web/live.py): the server sends the part anew whenever it changed. What is the same stays the same node, so
-// that focus, selection and open disclosures stay where they are; screen readers are not told.
+// Live parts (gateway/web/live.py): the server sends a page's changing elements anew, each known by its id. What is the same stays
+// the same node, so that focus, selection and open disclosures stay where they are; screen readers are not told.
 function renew(old, fresh) {
   if (old.isEqualNode(fresh)) return;
   if (old.nodeName !== fresh.nodeName) {
@@ -85,19 +85,21 @@ function drop(node) {
   return next;
 }
 
-for (const part of document.querySelectorAll("[data-live]")) {
-  const note = document.querySelector("[data-live-note]");
+for (const note of document.querySelectorAll("[data-live]")) {
   let source = null, ended = false, waiting = 0;
-  const tell = (live) => { if (note) { note.children[0].hidden = !live; note.children[1].hidden = live; } };
+  const tell = (live) => { note.children[0].hidden = !live; note.children[1].hidden = live; };
   const close = () => { clearTimeout(waiting); if (source) source.close(); source = null; };
   const open = () => {
     close();
     if (ended || document.hidden) return;
-    source = new EventSource(part.dataset.live);
+    source = new EventSource(note.dataset.live);
     source.addEventListener("part", (event) => {
-      const fresh = part.cloneNode(false);
+      const fresh = document.createElement("template");
       fresh.innerHTML = event.data;
-      renew(part, fresh);
+      for (const child of [...fresh.content.children]) {
+        const old = child.id && document.getElementById(child.id);
+        if (old) renew(old, document.importNode(child, true));
+      }
       tell(true);
     });
     source.addEventListener("end", () => { ended = true; close(); tell(false); });
