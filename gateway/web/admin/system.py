@@ -34,8 +34,10 @@ WAIT_S = 3
 # What the house does by itself (chores.py), as an operator would say it.
 CHORES = {
     "tick": "Watch open streams",
+    "write_events": "Write down how upstreams stand",
     "look": "Look for low balances",
     "watch": "Look for forgotten holds",
+    "keep_events": "Keep the history of upstreams",
     "roll_up": "Roll usage up",
     "keep": "Keep sessions",
     "audit_recent": "Audit since the last checkpoint",
