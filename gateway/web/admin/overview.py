@@ -15,6 +15,7 @@ from gateway.desk.users import Member
 from gateway.house import House
 from gateway.proxy.walk import Running
 from gateway.web.page import Page, Route, live_route
+from gateway.web.requests import state_of
 
 PATH = "/admin"
 
@@ -96,6 +97,7 @@ async def read_overview(house: House, member: Member) -> Mapping[str, Any]:
     hit = {LIMITS.get(name, name): count for name, count in metrics.limits_hit.most_common() if count}
     return {
         "books": books,
+        "told": {row["id"]: state_of({**row, "ending": None}) for row in books.latest},
         "flight": _in_flight(walk.running.values(), len(walk.streams), walk.clock.now_ms()),
         "in_flight_max": walk.rules.max_in_flight,
         "upstreams": desk.upstreams.show(),
