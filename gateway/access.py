@@ -43,7 +43,8 @@ DEFAULT_PLAN = "default"
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What keys may do whose own settings do not say otherwise. `models` None = all, no `addresses` = from anywhere;
-    `keys_expire` such as "90d" is the life of a new key, "" = for ever; `factor` multiplies every price.
+    `keys_expire` such as "90d" is the life of a new key, "" = for ever; `factor` multiplies every price; `max_keys` is how many
+    live keys a user may have who makes another one at the pages.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Plan:
     addresses: tuple[Network, ...] = ()
     keys_expire: str = ""
     factor: Factor = ONE
+    max_keys: int = 20
 
 
 _NOTHING_LIMITED = Terms()

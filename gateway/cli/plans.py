@@ -29,10 +29,10 @@ def list_(place: Place, as_json: bool) -> None:
             plan["name"],
             *("-" if plan[name] in (0, "0.00") else str(plan[name]) for name in SHOWN_LIMITS),
             *(",".join(plan[name] or ()) or "any" for name in ("models", "addresses")),
-            *(plan["keys_expire"] or "never", plan["factor"]),
+            *(plan["keys_expire"] or "never", str(plan["max_keys"]), plan["factor"]),
         ]
         for plan in found
     ]
     limits = [word.upper() for word in SHOWN_LIMITS.values()]
-    headers = ["PLAN", *limits, "MODELS", "ADDRESSES", "KEYS EXPIRE", "FACTOR"]
+    headers = ["PLAN", *limits, "MODELS", "ADDRESSES", "KEYS EXPIRE", "MAX KEYS", "FACTOR"]
     print_table(headers, rows, empty="No plans.", right=limits)

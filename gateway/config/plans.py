@@ -59,6 +59,7 @@ def _plan(name: str, options: PlanOptions, models: frozenset[str] | None) -> Pla
         addresses=options.addresses,
         keys_expire=options.keys_expire,
         factor=options.factor,
+        max_keys=options.max_keys,
     )
 
 

@@ -358,6 +358,7 @@ class PlanOptions(Options):
     addresses: Networks = ()
     keys_expire: Annotated[str, AfterValidator(_lifetime)] = ""
     factor: PriceFactor = ONE
+    max_keys: Annotated[int, Field(ge=0, le=1000)] = 20
 
 
 class UpstreamOptions(Options):

@@ -30,8 +30,6 @@ from gateway.storage.readonly import snapshot
 from gateway.storage.reports import Range
 from gateway.storage.rollups import HOUR_MS
 
-# More are no help to anybody who looks for one in a list; a script that makes keys without end stops here.
-LIVE_KEYS_MAX = 100
 # Rotations count: each leaves a dead key behind.
 KEYS_PER_DAY_MAX = 200
 # Of those that are dead, the latest.
@@ -72,11 +70,14 @@ async def create_own_key(desk: Desk, actor: str, member: Member, wish: Wish, exp
     at_ms = desk.clock.at_ms()
 
     def check(conn: sqlite3.Connection, _: Key | None, new: Key) -> None:
-        live, made = keys.count_keys(conn, new.user_id, at_ms, at_ms - DAY_MS)
-        if live > LIVE_KEYS_MAX:
-            raise refused(f"You have {LIVE_KEYS_MAX} live keys, which is the most; revoke one that you no longer need.")
-        _check_made(made)
         plan = plan_of(desk, new.plan)
+        live, made = keys.count_keys(conn, new.user_id, at_ms, at_ms - DAY_MS)
+        if not plan.max_keys:
+            raise ClientError("forbidden", "Keys are made by the operator here; ask them for one.")
+        if live > plan.max_keys:
+            most = f"the {plan.max_keys} live keys" if plan.max_keys > 1 else "the one live key"
+            raise refused(f"You have {most} that your plan allows; revoke one that you no longer need.")
+        _check_made(made)
         _check_life(expires, plan)
         _check_within(complete(replace(new, own=Own()), plan), Own(), complete(new, plan))
 

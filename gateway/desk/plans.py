@@ -11,7 +11,7 @@ from gateway.money import format_usd
 
 def list_plans(declared: Declared) -> list[dict[str, Any]]:
     """By name. A limit of 0 is none, money is US dollars as a text; `models` None are all, `addresses` [] any, `keys_expire` ""
-    is never."""
+    is never; `max_keys` 0: they make none themselves."""
     return [
         {
             "name": plan.name,
@@ -20,6 +20,7 @@ def list_plans(declared: Declared) -> list[dict[str, Any]]:
             "addresses": [str(network) for network in plan.addresses],
             "keys_expire": plan.keys_expire,
             "factor": str(plan.factor),
+            "max_keys": plan.max_keys,
         }
         for _, plan in sorted(declared.plans.items())
     ]

@@ -12,7 +12,7 @@ from gateway.desk.desk import Desk
 from gateway.desk.ledger import run_audit
 from gateway.desk.wallets import render_line
 from gateway.ids import render_id
-from gateway.storage import audit, database, users, wallets
+from gateway.storage import accounts, audit, database, wallets
 from gateway.storage.ledger import EXTERNAL, LOSS, PROMO, REVENUE
 from gateway.storage.readonly import snapshot
 
@@ -76,7 +76,7 @@ def _render_report(conn: sqlite3.Connection, report: audit.Report) -> dict[str, 
 
 def account_names(conn: sqlite3.Connection) -> dict[int, str]:
     """What people call an account: a wallet by its user."""
-    return _HOUSE_ACCOUNTS | {get_wallet(conn, user["id"])["id"]: f"wallet of {user['name']}" for user in users.list_users(conn)}
+    return _HOUSE_ACCOUNTS | {account_id: f"wallet of {name}" for account_id, name in accounts.list_owners(conn)}
 
 
 def named(row: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def read_history(conn: sqlite3.Connection, hourly: HourlyFigures, now_ms: int) -
     since_ms = now_ms - WINDOW_MS
     with snapshot(conn):
         events, boots = list_events(conn, since_ms), list_boots(conn, since_ms)
-        figures_since_ms, figures = hourly.read(conn, now_ms)
+    figures_since_ms, figures = hourly.read(conn, now_ms)
     recent = (event for event in events if event.over_ms(now_ms) > since_ms)
     return History(tuple(recent), tuple(find_gaps(boots, since_ms)), figures, figures_since_ms)
 

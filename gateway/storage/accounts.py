@@ -72,6 +72,11 @@ def largest_wallets(conn: sqlite3.Connection, limit: int) -> list[WalletLine]:
     ]
 
 
+def list_owners(conn: sqlite3.Connection) -> list[tuple[int, str]]:
+    """(account id, user name) of every wallet."""
+    return conn.execute("select a.id, u.name from accounts as a join users as u on u.id = a.user_id").fetchall()
+
+
 def list_transfers(
     conn: sqlite3.Connection, limit: int, *, before_id: int | None = None, after_id: int | None = None
 ) -> list[TransferLine]:

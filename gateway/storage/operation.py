@@ -31,7 +31,8 @@ def latest_requests(conn: sqlite3.Connection, limit: int) -> Rows:
         conn,
         """
         select h.id as request_id, h.opened_at_ms, h.state, h.reason, h.model,
-          p.id as user_id, p.name as user_name, k.name as key_name, u.upstream, u.source, u.cost_nanos, d.status, d.total_ms
+          p.id as user_id, p.name as user_name, k.name as key_name, u.upstream, u.source, u.cost_nanos, d.total_ms,
+          (select a.reason from attempts as a where a.request_id = h.id order by a.number desc limit 1) as ending
         from (select * from holds order by id desc limit ?) as h
         join accounts as a on a.id = h.wallet_id
         join users as p on p.id = a.user_id

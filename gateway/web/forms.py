@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from urllib.parse import parse_qsl, urlsplit
 
 from aiohttp import web
@@ -41,10 +41,15 @@ class Form:
     def names(self) -> Iterator[str]:
         return iter(self._fields)
 
-    def refuse(self, error: GatewayError) -> None:
-        """Note a refusal of the desk beside the field that it names; commands say the name first, a page has it above."""
-        field = error.param or ""
-        message = error.message.removeprefix(f"{field}: ") if field else error.message
+    def refuse(self, error: GatewayError, also: Collection[str] = ()) -> None:
+        """Note a refusal of the desk beside the field that it names; commands say the name first, a page has it above.
+
+        What names no field that was sent stands above the form, or nobody would see it; `also` are names of what the page shows
+        under another (a list of boxes).
+        """
+        named = error.param or ""
+        field = named if named in self._fields or named in also else ""
+        message = error.message.removeprefix(f"{named}: ") if named else error.message
         self.errors[field] = message[:1].upper() + message[1:] + ("" if message.endswith((".", "!", "?")) else ".")
 
 

@@ -14,7 +14,7 @@ frame. Nothing of a signed-in page is kept by anybody.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlencode
@@ -147,9 +147,10 @@ class Page:
         page = self.pages.render(template, self.inbound, self.request.path, **{"note": note, **self._frame(), **values})
         await self.send(page, HTML, status=status)
 
-    async def refuse(self, template: str, error: ClientError, **values: Any) -> None:
-        """The page again, with the form as it was typed and the refusal beside its field. Its status is the refusal's."""
-        self.form.refuse(error)
+    async def refuse(self, template: str, error: ClientError, *, also: Collection[str] = (), **values: Any) -> None:
+        """The page again, with the form as it was typed and the refusal beside its field (`Form.refuse`). Its status is the
+        refusal's."""
+        self.form.refuse(error, also)
         status = error.status if error.status != 401 else 400  # 401 asks a browser for a scheme that we do not offer
         retry = [("retry-after", str(error.retry_after_s))] if error.retry_after_s is not None else []
         page = self.pages.render(template, self.inbound, self.request.path, **{"note": None, **self._frame(), **values})

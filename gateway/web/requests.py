@@ -13,6 +13,7 @@ from gateway.desk.bills import Bill
 from gateway.desk.requests import Told
 from gateway.ids import render_id
 from gateway.web.offers import CLASSES, MULTIPLIERS
+from gateway.web.states import State
 
 RESULTS = {
     "": "Any result",
@@ -65,16 +66,6 @@ _ENDINGS = {
 }
 # Of these the number says what the words do not; another status would tell of our own accounts.
 _STATUS_SHOWN = {"ok", "rate_limited", "overloaded", "status_400", "status_413", "status_422", "cut", "silent", "gone", "dry"}
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """A shape, a word and a colour (`_forms.html`, state); `why` is the line below, "" for none."""
-
-    tone: str
-    mark: str
-    word: str
-    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

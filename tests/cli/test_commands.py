@@ -441,8 +441,8 @@ def test_one_key_is_shown(shell: Shell) -> None:
 def test_plans_need_no_database(shell: Shell) -> None:
     shell.config.write_text(CONFIG + '[plans.pro]\nrpm = 300\nspend_per_month = "200"\nmodels = ["claude-haiku-5-5"]\n')
     first, second = (line.split() for line in shell.ok("plans", "list").splitlines()[1:])
-    assert first == ["default", "10", *"-------", "any", "any", "never", "1"]
-    assert second == ["pro", "300", *"-----", "200.00", "-", "claude-haiku-5-5", "any", "never", "1"]
+    assert first == ["default", "10", *"-------", "any", "any", "never", "20", "1"]
+    assert second == ["pro", "300", *"-----", "200.00", "-", "claude-haiku-5-5", "any", "never", "20", "1"]
     assert [plan["spend_per_month"] for plan in shell.json("plans", "list")] == ["0.00", "200.00"]
     assert not shell.data.exists()
 

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.access import Key, Own, Plan
 from gateway.desk import own_keys
-from gateway.desk.own_keys import KEYS_PER_DAY_MAX, LIVE_KEYS_MAX, Wish
+from gateway.desk.own_keys import KEYS_PER_DAY_MAX, Wish
 from gateway.desk.signin import look
 from gateway.desk.users import get_member
 from gateway.errors import ClientError
@@ -224,15 +224,19 @@ async def test_a_factor_is_no_users_to_change(house: House, ada: Owner) -> None:
 
 
 async def test_the_number_of_keys_is_bounded(house: House, ada: Owner, clock: FakeClock) -> None:
-    made = [await ada.create() for _ in range(LIVE_KEYS_MAX)]
-    assert await refusal(ada.create()) == (None, "You have 100 live keys, which is the most; revoke one that you no longer need.")
+    most = house.desk.plans["default"].max_keys
+    made = [await ada.create() for _ in range(most)]
+    assert await refusal(ada.create()) == (
+        None,
+        f"You have the {most} live keys that your plan allows; revoke one that you no longer need.",
+    )
     # Who has lost one of them may still rotate it.
     newest = await ada.rotate(made[0]["id"], "1h")
     await act(house, "keys.revoke", key_id=made[1]["id"])
     assert (await refusal(ada.create()))[0] is None, "the old one lives through its grace"
     clock.advance(3_600_000)
     await ada.create()
-    for _ in range(KEYS_PER_DAY_MAX - LIVE_KEYS_MAX - 2):
+    for _ in range(KEYS_PER_DAY_MAX - most - 2):
         newest = await ada.rotate(newest["id"])
     assert "200 keys within a day" in (await refusal(ada.rotate(newest["id"])))[1]
     authenticate(house, newest["secret"])

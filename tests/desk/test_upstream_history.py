@@ -186,6 +186,7 @@ async def test_what_was_noted_while_the_disk_was_in_trouble_is_written_later(
         async def refuse(job: object) -> None:
             raise HouseError("unavailable", "the disk is full")
 
+        fail(health, clock, "no_model", model="n")
         fail(health, clock, "connect")
         with monkeypatch.context() as trouble:
             trouble.setattr(house.writer, "run", refuse)
@@ -194,7 +195,7 @@ async def test_what_was_noted_while_the_disk_was_in_trouble_is_written_later(
         answer(health, clock)
         await events.flush()
         await events.flush()
-        assert told(house, clock) == [("cooling", "connect", "", 1, 0, 1 / 60)]
+        assert told(house, clock) == [("cooling", "no_model", "n", 1, 0, 0.5), ("cooling", "connect", "", 1, 0, 1 / 60)]
 
 
 async def test_a_rest_that_grows_is_one_and_a_new_account_begins_anew(tmp_path: Path) -> None:

@@ -362,3 +362,15 @@ async def test_the_docs_show_whose_key_it_is(tmp_path: Path) -> None:
         assert "stands for your key" not in text_of(await ada.get("/docs/pricing"))
         assert "YOUR-KEY" in text_of(await ada.get("/docs/claude-code.md"))
         assert text_of(await stranger.get("/docs/claude-code")) == text_of(before)
+
+
+async def test_where_only_the_operator_makes_keys_the_page_says_so(tmp_path: Path) -> None:
+    async with open_site(tmp_path, "[plans.default]\nmax_keys = 0\n") as gateway:
+        ada = await make_visitor(gateway, "ada")
+        page = await ada.get("/dashboard/keys")
+        assert b"Keys are made by the operator here." in page.body and b"Create a key" not in page.body
+        answer = await ada.post("/dashboard/keys", name="mine", expires="")
+        assert answer.status == 403 and b"Keys are made by the operator here; ask them for one." in answer.body
+        made = await act(gateway.house, "keys.create", user="ada", name="given")
+        rotated = await ada.follow(await ada.post(f"/dashboard/keys/{made['id']}/rotate", grace="0"))
+        assert b"Use this key" in rotated.body

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, expect
 
+from gateway.health import Failure
+from gateway.metrics import alarm, limit_hit
 from gateway.web import live
 from tests.desk_tools import act
 from tests.gateway_tools import Gateway, open_gateway, until
 from tests.upstream import ScriptedUpstream
-from tests.web.browser import DESK, browsing, needs_chromium, tab
+from tests.web.browser import DESK, assert_no_sideways_scroll, browsing, find_barriers, needs_axe, needs_chromium, tab
+from tests.web.scene import OPUS, open_scene
 from tests.web.tools import make_visitor, open_site
 
 pytestmark = [pytest.mark.timeout(240), needs_chromium]
@@ -145,3 +148,24 @@ async def test_without_script_there_is_a_link(tmp_path: Path) -> None:
             await page.get_by_role("link", name="Reload").click()
             await expect(page.get_by_role("heading", name="Operation")).to_be_visible()
             await expect(page.locator(".live .state")).to_be_hidden()
+
+
+@needs_axe
+async def test_the_operators_pages_have_no_barriers(tmp_path: Path) -> None:
+    async with open_scene(tmp_path) as scene, browsing() as browser:
+        router, now_ms = scene.gateway.house.walk.router, scene.clock.now_ms()
+        first, second = router.deployments(OPUS)
+        router.failed("m", "", first, Failure("secret", "secret_refused", "c", 1), now_ms)
+        router.failed("m", "", second, Failure("limited", "rate_limited", "c", 1, 900_000), now_ms)
+        alarm("overrun", "a test's own")
+        limit_hit("rpm")
+        await act(scene.gateway.house, "wallets.freeze", user="tidewater")
+        root = await scene.visitor("root")
+        async with tab(browser, scene.gateway, bypass_csp=True) as page:
+            await enter(page, scene.gateway, root.cookies)
+            for path in ("/admin", "/admin/system"):
+                await page.goto(path)
+                for summary in await page.locator("main details > summary").all():
+                    await summary.click()
+                await assert_no_sideways_scroll(page)
+                assert await find_barriers(page) == [], path

@@ -140,7 +140,7 @@ async def test_failures_limits_alarms_and_who_needs_attention(tmp_path: Path) ->
         root = await scene.visitor("root")
         shown = (await root.get("/admin")).body.decode()
         text = " ".join(re.sub(r"<[^>]+>", " ", shown).split())
-        assert "Overloaded console-eu" in text
+        assert "529 overloaded console-eu" in text
         assert "A request cost more than its wallet had" in text and "Spend per day 1" in text
         assert "tidewater Frozen every request is refused" in text and "ines Low below $1000.00" in text.replace("1,000", "1000")
         # Those who never used anything are not low, nor is a disabled account.

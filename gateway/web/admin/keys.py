@@ -9,7 +9,7 @@ from gateway.desk import acts
 from gateway.desk.keys import MONEY_LIMITS, show_key
 from gateway.errors import ClientError
 from gateway.web.admin.limits import LIMITS, LISTS, plan_told
-from gateway.web.admin.users import PATH, find_user, placed
+from gateway.web.admin.users import PATH, find_user
 from gateway.web.page import Page, Route
 
 
@@ -25,7 +25,7 @@ async def edit(page: Page) -> None:
         if arguments:
             await acts.perform(page.desk, page.actor, "keys.update", {"key_id": key["id"], **arguments})
     except ClientError as error:
-        await page.refuse("admin/key.html", placed(page, error), **_values(page, user, key))
+        await page.refuse("admin/key.html", error, **_values(page, user, key))
         return
     name = arguments.get("name", key["name"])
     told = (
@@ -45,7 +45,7 @@ async def revoke(page: Page) -> None:
     try:
         done = await acts.perform(page.desk, page.actor, "keys.revoke", {"key_id": key["id"]})
     except ClientError as error:
-        await page.refuse("confirm.html", placed(page, error), **_question(user, key))
+        await page.refuse("confirm.html", error, **_question(user, key))
         return
     told = f"The key {key['name']} is revoked." if done["changed"] else f"The key {key['name']} was revoked already."
     await page.go(f"{PATH}/{user['id']}", told)

@@ -13,7 +13,7 @@ from typing import Any
 from gateway.desk import acts
 from gateway.desk.refunds import Paid, find_paid
 from gateway.errors import ClientError
-from gateway.web.admin.users import PATH, find_user, placed
+from gateway.web.admin.users import PATH, find_user
 from gateway.web.forms import Form
 from gateway.web.page import Page, Route
 from gateway.web.text import usd
@@ -30,7 +30,7 @@ async def topup(page: Page) -> None:
     try:
         done = await acts.perform(page.desk, page.actor, "wallets.topup", _typed(page, user))
     except ClientError as error:
-        await page.refuse("admin/topup.html", placed(page, error), **_movement(page, user))
+        await page.refuse("admin/topup.html", error, **_movement(page, user))
         return
     amount, reference = usd(done["amount_nanos"]), done["reference"]
     if done["applied"]:
@@ -55,7 +55,7 @@ async def show_withdrawal(page: Page) -> None:
     try:
         plan = await acts.perform(page.desk, page.actor, "wallets.plan_withdrawal", arguments)
     except ClientError as error:
-        await page.refuse("admin/withdraw.html", placed(page, error), **_movement(page, user))
+        await page.refuse("admin/withdraw.html", error, **_movement(page, user))
         return
     await page.show("admin/withdraw_confirm.html", user=user, plan=plan, reference=arguments["reference"], note_text=note)
 
@@ -65,7 +65,7 @@ async def withdraw(page: Page) -> None:
     try:
         done = await acts.perform(page.desk, page.actor, "wallets.withdraw", _typed(page, user))
     except ClientError as error:
-        await page.refuse("admin/withdraw.html", placed(page, error), **_movement(page, user))
+        await page.refuse("admin/withdraw.html", error, **_movement(page, user))
         return
     amount, reference = usd(done["amount_nanos"]), done["reference"]
     if done["applied"]:
@@ -105,7 +105,7 @@ async def refund(page: Page) -> None:
     except ClientError as error:
         if error.param == "number":
             error.param = None  # no field that anybody sees
-        await page.refuse("admin/refund.html", placed(page, error), user=user, paid=paid)
+        await page.refuse("admin/refund.html", error, user=user, paid=paid)
         return
     amount = usd(done["amount_nanos"])
     if done["applied"]:

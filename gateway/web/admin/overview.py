@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway import metrics
@@ -16,6 +16,7 @@ from gateway.house import House
 from gateway.proxy.walk import Running
 from gateway.web.page import Page, Route, live_route
 from gateway.web.requests import state_of
+from gateway.web.standing import STATES, Standing, account_state, reason_words, standing_of
 
 PATH = "/admin"
 
@@ -41,36 +42,19 @@ LIMITS = {
     "spend_total": "Spend in all",
     "count_tokens": "Token counts per minute",
 }
-# Of an attempt's row; what is not here is shown as it stands there (status_500).
-CAUSES = {
-    "aborted": "Given up by us",
-    "all_full": "All accounts at their limit",
-    "all_resting": "All accounts resting",
-    "client_gone": "Client left",
-    "connect": "No connection",
-    "credit_exhausted": "Provider credit exhausted",
-    "cut": "Broken off",
-    "dry": "Balance used up",
-    "gone": "Client left",
-    "internal": "Our error",
-    "model_not_found": "Model not found",
-    "overloaded": "Overloaded",
-    "rate_limited": "Rate limited",
-    "refused_upstream": "Refused by the provider",
-    "reset": "Connection lost",
-    "secret_refused": "Secret refused",
-    "shutdown": "Stopped by a restart",
-    "silent": "Fell silent",
-    "status_529": "Overloaded",
-    "stream_error": "Error inside the stream",
-    "timeout": "No answer in time",
-    "too_long": "Took too long",
-    "unbilled": "Ledger did not answer in time",
-    "unknown": "Lost in a crash",
-    "upstream_failed": "Upstream failed",
-    "upstream_overloaded": "Upstream overloaded",
-    "upstream_timeout": "Upstream too slow",
-}
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An upstream in one line; `resting` are those of its models that rest by themselves while it serves."""
+
+    name: str
+    kind: str
+    standing: Standing
+    resting: list[tuple[str, Standing]]
+    models: int
+    running: int
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +81,17 @@ async def read_overview(house: House, member: Member) -> Mapping[str, Any]:
     hit = {LIMITS.get(name, name): count for name, count in metrics.limits_hit.most_common() if count}
     return {
         "books": books,
-        "told": {row["id"]: state_of({**row, "ending": None}) for row in books.latest},
         "flight": _in_flight(walk.running.values(), len(walk.streams), walk.clock.now_ms()),
         "in_flight_max": walk.rules.max_in_flight,
-        "upstreams": desk.upstreams.show(),
+        "accounts": [_account(each) for each in desk.upstreams.show()],
         "writer": {"accepting": writer.accepting, "pending": writer.pending, "lag_ms": writer.lag_ms},
         "broken": broken_invariants(),
         "audited_at_ms": max((at_ms for at_ms, _ in metrics.audits.values()), default=None),
         "alarms": {ALARMS[name]: count for name, count in rung.items()},
         "limits": hit,
-        "causes": CAUSES,
+        "latest": [{**row, "result": state_of(row)} for row in books.latest],
+        "failures": [{**row, "words": _sentence(reason_words(row["cause"]))} for row in books.failures],
+        "states": STATES,
         "started_at_ms": metrics.started_at_ms,
     }
 
@@ -132,3 +117,21 @@ def _in_flight(running: Iterable[Running], streams: int, now_ms: int) -> InFligh
         oldest_id=oldest.inbound.text_id if oldest is not None else "",
         places=[(model, upstream, count) for (model, upstream), count in sorted(places.items(), key=lambda item: -item[1])],
     )
+
+
+def _account(shown: Mapping[str, Any]) -> Account:
+    whole = account_state(shown)
+    resting = [(each["model"], standing_of(each)) for each in shown["resting_models"]] if whole.state == "serving" else []
+    return Account(
+        name=shown["name"],
+        kind=shown["kind"],
+        standing=replace(whole, reason=_sentence(reason_words(whole.reason))),
+        resting=[(model, replace(each, reason=reason_words(each.reason))) for model, each in resting if each.state != "serving"],
+        models=shown["models"],
+        running=shown["running"],
+        most=shown["max_concurrent"],
+    )
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:]

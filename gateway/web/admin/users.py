@@ -155,7 +155,7 @@ async def create_user(page: Page) -> None:
         email = {"email": form.get("email")} if form.get("email") else {}
         made = await acts.perform(page.desk, page.actor, "users.create", arguments | email)
     except ClientError as error:
-        await page.refuse("admin/user_new.html", placed(page, error), roles=ROLES, plans=_plans(page))
+        await page.refuse("admin/user_new.html", error, roles=ROLES, plans=_plans(page))
         return
     await page.go(f"{PATH}/{made['id']}", f"{made['name']} was created, with an empty wallet.")
 
@@ -206,7 +206,7 @@ async def answer(verb: str, page: Page) -> None:
             await prove(page.desk, page.visit, page.me, page.form.raw("password"))
         done = await acts.perform(page.desk, page.actor, question.act, {"user": user["name"]})
     except ClientError as error:
-        await page.refuse("confirm.html", placed(page, error), **_question(page, question, user))
+        await page.refuse("confirm.html", error, **_question(page, question, user))
         return
     shown = {"link": f"{base_url(page.house, page.request)}{WELCOME_PATH}/{done['token']}"} if "token" in done else {}
     told = question.done if done.get("changed", True) else question.same
@@ -243,13 +243,6 @@ async def find_user(page: Page) -> dict[str, Any]:
     return await page.look(lambda conn: get_user_of_id(conn, user_id))
 
 
-def placed(page: Page, error: ClientError) -> ClientError:
-    """The refusal, to stand above the form if it names nothing that was typed there."""
-    if error.param is not None and not page.form.has(error.param):
-        error.param = None
-    return error
-
-
 # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -280,7 +273,7 @@ async def _set(page: Page, act: str, arguments: Mapping[str, Any], told: Callabl
     try:
         done = await acts.perform(page.desk, page.actor, act, {"user": user["name"], **arguments})
     except ClientError as error:
-        await page.refuse("admin/user.html", placed(page, error), **await _user_values(page))
+        await page.refuse("admin/user.html", error, **await _user_values(page))
         return
     await page.go(f"{PATH}/{user['id']}", told(done))
 

@@ -25,23 +25,13 @@ from gateway.limits import Terms
 from gateway.money import format_usd
 from gateway.web.levels import TITLES, Meter, limit_words, meters_of
 from gateway.web.page import Page, Route
+from gateway.web.states import State
 
 PATH = "/dashboard/keys"
 
 EXPIRIES = {"1d": "In a day", "7d": "In 7 days", "30d": "In 30 days", "90d": "In 90 days", "365d": "In a year"}
 GRACES = {"0": "At once", "1h": "After an hour", "24h": "After a day", "7d": "After 7 days"}
 NAME_DEFAULT = "default"
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """`why` and, behind it, the moment that it is about."""
-
-    tone: str
-    mark: str
-    word: str
-    why: str = ""
-    at_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +65,7 @@ async def create_key(page: Page) -> None:
         expires = page.form.get("expires")
         made = await own_keys.create_own_key(page.desk, page.actor, page.member, wish, expires or None)
     except ClientError as error:
-        _place(page, error)
-        await page.refuse("dashboard/keys.html", error, **await _listed(page), **_fields(page, Own()))
+        await page.refuse("dashboard/keys.html", error, also=("models",), **await _listed(page), **_fields(page, Own()))
         return
     await page.go(f"{PATH}/{made['id']}", "Key created.", secret=made["secret"])
 
@@ -97,8 +86,7 @@ async def edit_key(page: Page) -> None:
     try:
         done = await own_keys.update_own_key(page.desk, page.actor, key, given, _wish(page))
     except ClientError as error:
-        _place(page, error)
-        await page.refuse("dashboard/key_edit.html", error, key=key, **_fields(page, given, key.own))
+        await page.refuse("dashboard/key_edit.html", error, also=("models",), key=key, **_fields(page, given, key.own))
         return
     await page.go(f"{PATH}/{key.id}", "Key changed." if done["changed"] else "Nothing was to be changed.")
 
@@ -116,7 +104,6 @@ async def rotate_key(page: Page) -> None:
             raise ClientError("invalid_request", "Choose one of the list.", param="grace")
         made = await own_keys.rotate_own_key(page.desk, page.actor, key, grace)
     except ClientError as error:
-        _place(page, error)
         await page.refuse("dashboard/key_rotate.html", error, key=key, graces=GRACES)
         return
     ended = "The old secret is dead." if grace == "0" else "Both secrets work until the old one ends."
@@ -302,13 +289,6 @@ def _wish(page: Page) -> Wish:
         raise wrong
     addresses = form.get("addresses").replace(",", " ").split() or None
     return Wish(form.get("name") or NAME_DEFAULT, limits, models, addresses)
-
-
-def _place(page: Page, error: ClientError) -> None:
-    """What is about no field of the form stands above it."""
-    known = {*own_keys.LIMITS, "name", "models", "addresses", "expires", "grace"}
-    if error.param not in known:
-        error.param = None
 
 
 def _revocation(key: Key) -> dict[str, Any]:
