@@ -1,11 +1,12 @@
 """Every page of those who are signed in, and the doors, in a real browser in a filled house: what holds for all of them.
 
-A page that is added is looked at with the others: each route that shows a page has an address here, or the test fails.
+A page that is added is looked at with the others: each route that shows a page needs an address here.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -17,45 +18,76 @@ from gateway.web.site import ROUTES
 from tests.desk_tools import act
 from tests.web.browser import browsing, find_barriers, needs_axe, needs_chromium, tab
 from tests.web.scene import Scene, open_scene
-from tests.web.tools import Visitor
+from tests.web.test_wallet import NASTY
+from tests.web.tools import PASSWORD, Visitor
 
-pytestmark = [pytest.mark.timeout(400), needs_chromium]
+pytestmark = [pytest.mark.timeout(400), needs_chromium, needs_axe]
 
-# What answers with a file, a part of a page, or a page of another address.
+WIDTHS = (1440, 1024, 800, 390, 320)
+LONG = "W" * 64
+# What answers with a file, with a part of a page, or with another page.
 NO_PAGES = {"/dashboard/live", "/admin/live", "/dashboard/usage.csv", "/dashboard/wallet/statement.csv", "/login/code"}
-# What a signed-in user's pages hold beyond the addresses of their routes.
-MORE = [
-    "/dashboard/usage?key=999999",
-    "/dashboard/usage?q=nothing-of-the-kind",
-    "/dashboard/wallet?day=2026-11-19",
-    "/dashboard/wallet?month=2026-10",
-    "/docs/getting-started",
-    "/no/such/page",
-]
 
 
-def page_routes(who: set[str]) -> list[str]:
-    return [route.path for route in ROUTES if route.get is not None and route.who in who and route.path not in NO_PAGES]
+async def fill(scene: Scene) -> dict[str, list[object]]:
+    """All that is long, large or out of the ordinary; what stands in addresses, by the placeholder of routes."""
+    house = scene.gateway.house
+    email = f"{'a' * 60}@{'b' * 60}.{'c' * 60}.{'d' * 60}.example"
+    long = await act(house, "users.create", name=LONG, email=email, role="admin")
+    await act(house, "users.set_password", user=LONG, password=PASSWORD)
+    await act(house, "wallets.topup", user=LONG, amount="1000000", reference="r" * 128, note="n" * 500)
+    await act(house, "wallets.topup", user=LONG, amount="234567.890123456", reference="second")
+    await act(house, "wallets.withdraw", user=LONG, amount="0.000000001", reference="w" * 128)
+    wide = await act(
+        *(house, "keys.create"),
+        user=LONG,
+        name=LONG,
+        spend_per_day="999999.890123456",
+        tokens_per_month=12_000_000_000,
+        addresses=["2001:db8:ffff:ffff:ffff:ffff:ffff:ffff/128"],
+    )
+    await act(house, "wallets.freeze", user="tidewater")
+    batch = f"{'longest' * 6} {NASTY[:20]}"
+    vouchers = await act(house, "vouchers.create", count=2, amount="1000.123456789", batch=batch, expires="90d")
+    invite = await act(
+        house, "invites.create", credit="999999.999999999", plan="pro", email=f"guest-{email}"[:254], note="longest" * 20 + NASTY
+    )
+    link = await create_link(house.desk, "cli:test", user="new")
+    sources = await scene.gateway.table("select max(request_id) from usage group by source")
+    void = await scene.gateway.table("select max(id) from holds where state = 'void'")
+    ((refund,),) = await scene.gateway.table("select reference from transfers where kind = 'refund'")
+    return {
+        "{token}": [invite["token"], link["token"]],
+        "{user}": [1, 2, 3, 5, long["id"]],
+        "{key}": [scene.keys["ines", "openclaw-home"]["id"], wide["id"]],
+        "{request}": [
+            *(render_id(number) for (number,) in (*sources, *void)),
+            render_id(scene.requests[-1]),
+            refund.partition(":")[0],
+        ],
+        "{voucher}": [1, vouchers["vouchers"][0]["id"]],
+        "{invite}": [invite["id"]],
+    }
 
 
-def addresses(routes: list[str], names: dict[str, list[object]]) -> list[str]:
-    """Each route's path, with what `names` has for its placeholder: a route of several names stands there as often."""
+def pages_of(who: str, names: dict[str, list[object]]) -> list[str]:
+    """The addresses of all routes for `who`; a route that names something stands there once for each that there is."""
     found = []
-    for path in routes:
-        placeholders = re.findall(r"{(\w+)}", path)
-        for number in range(len(names[placeholders[-1]]) if placeholders else 1):
-            concrete = path
-            for each in placeholders:
-                concrete = concrete.replace(f"{{{each}}}", str(names[each][min(number, len(names[each]) - 1)]))
-            found.append(concrete)
+    for route in ROUTES:
+        if route.who == who and route.get is not None and route.path not in NO_PAGES:
+            paths = [route.path]
+            for placeholder in re.findall(r"{\w+}", route.path):
+                paths = [path.replace(placeholder, str(name)) for path in paths for name in names[placeholder]]
+            found += paths
     return found
 
 
-async def look_at(page: Page, path: str, wrong: list[object]) -> set[str]:
-    """The addresses that the page links to; what it owes and has not is noted in `wrong`."""
-    await page.goto(path)
+async def look_at(page: Page, wrong: list[object]) -> set[str]:
+    """The addresses that the page links to; what it owes to everybody and has not is noted in `wrong`."""
+    path = page.url.partition("/")[2].partition("/")[2].partition("/")[2]
+    await page.evaluate("document.querySelectorAll('details:not(.menu)').forEach(each => { each.open = true; })")
     wrong += [(path, *barrier) for barrier in await find_barriers(page)]
-    for width in (1440, 1024, 800, 390, 320):
+    for width in WIDTHS:
         await page.set_viewport_size({"width": width, "height": 800})
         if (found := await page.evaluate("document.documentElement.scrollWidth")) > width:
             wrong.append((path, "scrolls sideways", width, found))
@@ -71,54 +103,78 @@ async def look_at(page: Page, path: str, wrong: list[object]) -> set[str]:
     return {link for link in links if link and link.startswith("/")}
 
 
-async def follow_all(visitor: Visitor, links: set[str], wrong: list[object]) -> None:
-    """Nothing that a page offers leads nowhere, nor to a place that its page has not."""
-    for address in sorted({link.partition("#")[0] for link in links}):
+async def follow(visitor: Visitor, links: Iterable[str], wrong: list[object]) -> None:
+    """Nothing that a page offers leads to nothing, nor to a place that its page has not."""
+    places: dict[str, set[str]] = {}
+    for link in links:
+        address, _, place = link.partition("#")
+        places.setdefault(address, set()).add(place)
+    for address, named in places.items():
         answer = await visitor.get(address)
-        places = {link.partition("#")[2] for link in links if link.startswith(f"{address}#")}
         if answer.status not in (200, 302, 303):
             wrong.append((address, answer.status))
         elif answer.status == 200:
-            wrong += [(address, place) for place in places if f'id="{place}"'.encode() not in answer.body]
+            wrong += [(address, place) for place in named if place and f'id="{place}"'.encode() not in answer.body]
 
 
-async def fill(scene: Scene) -> dict[str, list[object]]:
-    """What the scene lacks; the names that stand in addresses."""
-    house = scene.gateway.house
-    invite = await act(house, "invites.create", credit="2.50", email="guest@studio-nord.example", note="of the choir")
-    link = await create_link(house.desk, "cli:test", user="new")
-    await act(house, "wallets.freeze", user="tidewater")
-    await act(house, "users.create", name="w" * 64, email=f"{'a' * 60}@{'b' * 60}.{'c' * 60}.{'d' * 60}.example")
-    await act(house, "keys.create", user="ines", name="W" * 64, spend_per_day="1234567.890123456")
-    return {
-        "token": [invite["token"]],
-        "welcome": [link["token"]],
-        "user": [2, 3, 5, 6],
-        "key": [scene.keys["ines", "openclaw-home"]["id"]],
-        "request": [render_id(each) for each in scene.requests[-3:]],
-        "voucher": [1],
-        "invite": [invite["id"]],
-        "session": [1],
-    }
+async def come_as(page: Page, visitor: Visitor) -> None:
+    url = visitor.gateway.url
+    await page.context.clear_cookies()
+    await page.context.add_cookies([{"name": name, "value": value, "url": url} for name, value in visitor.cookies.items()])
 
 
-@needs_axe
-@pytest.mark.parametrize("name", ["ines", "root"])
-async def test_every_page(name: str, tmp_path: Path) -> None:
-    """axe-core finds nothing, nothing scrolls sideways, one h1, every id once, a title of its own, no link into nothing."""
+@pytest.mark.parametrize("who", ["user", "admin"])
+async def test_every_page(who: str, tmp_path: Path) -> None:
+    """axe-core finds nothing, nothing scrolls sideways; one h1, each id once, a title, and no link into nothing."""
     async with open_scene(tmp_path) as scene, browsing() as browser, tab(browser, scene.gateway) as page:
         names = await fill(scene)
-        visitor, url = await scene.visitor(name), scene.gateway.url
-        if name == "ines":
-            months = await scene.gateway.table("select request_id from usage order by request_id desc limit 4")
-            opened = [f"/dashboard/usage?open={render_id(each)}" for (each,) in months]
-            doors = ["/login", f"/welcome/{names['welcome'][0]}", f"/join/{names['token'][0]}", "/key", "/join"]
-            inside = [*addresses(page_routes({"user"}), names), *MORE, *opened]
-        else:
-            doors, inside = [], addresses(page_routes({"admin"}), names)
         wrong: list[object] = []
-        for visitor_paths, cookies in ((doors, {}), (inside, visitor.cookies)):
-            await page.context.add_cookies([{"name": key, "value": value, "url": url} for key, value in cookies.items()])
-            links = set[str]().union(*[await look_at(page, path, wrong) for path in visitor_paths])
-            await follow_all(Visitor(scene.gateway, dict(cookies)), links, wrong)
+        if who == "user":
+            requests = names["{request}"]
+            names["{key}"] = names["{key}"][:1]
+            tour = {
+                "": pages_of("anyone", names),
+                "ines": [
+                    *pages_of("user", names),
+                    *(f"/dashboard/usage?time=30d&open={each}" for each in requests),
+                    "/dashboard/usage?time=custom&end=2026-11-31&key=0&q=%00",
+                    "/dashboard/usage?model=none",
+                    "/dashboard/wallet?day=2026-11-19",
+                    "/docs/claude-code",
+                    "/no/such/page",
+                ],
+                "new": ["/dashboard", "/dashboard/keys", "/dashboard/usage", "/dashboard/wallet"],
+                "tidewater": ["/dashboard", "/dashboard/wallet?month=2026-10"],
+                LONG: ["/dashboard", "/dashboard/keys", "/dashboard/wallet", "/dashboard/settings"],
+            }
+        else:
+            long = f"/admin/users/{names['{user}'][-1]}"
+            tour = {
+                "root": [
+                    *(path for path in pages_of("admin", {**names, "{user}": names["{user}"][1:2], "{key}": names["{key}"][:1]})),
+                    *(
+                        path
+                        for path in pages_of("admin", {**names, "{user}": [names["{user}"][-1]], "{key}": names["{key}"][1:]})
+                    ),
+                    *(
+                        "/admin/users/1",
+                        "/admin/users/3",
+                        "/admin/users?q=nobody",
+                        "/admin/audit?action=nothing",
+                        "/admin/audit?day=x",
+                    ),
+                    *(f"{long}/withdraw?amount=5&reference={LONG * 2}&note={LONG}", f"{long}/refund?request=x"),
+                    f"/admin/users/2/refund?request={names['{request}'][0]}",
+                    "/admin/models?open=claude-sonnet-5-5",
+                    "/admin/requests?id=req_none",
+                ]
+            }
+        for name, paths in tour.items():
+            visitor = await scene.visitor(name) if name else Visitor(scene.gateway)
+            await come_as(page, visitor)
+            links = set()
+            for path in dict.fromkeys(paths):
+                await page.goto(path)
+                links |= await look_at(page, wrong)
+            await follow(visitor, sorted(links), wrong)
         assert wrong == [], "\n".join(map(str, wrong))
