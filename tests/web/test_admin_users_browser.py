@@ -53,7 +53,7 @@ async def test_from_a_name_to_somebody_who_is_in_and_has_money(tmp_path: Path, s
         assert (await act(scene.gateway.house, "wallets.show", user="bob"))["available_usd"] == "12.50"
         await page.get_by_role("link", name="Withdraw…").click()
         await page.get_by_label("Amount").fill("2")
-        await page.get_by_role("button", name="Go on…").click()
+        await page.get_by_role("button", name="Continue…").click()
         await page.get_by_role("button", name="Withdraw $2.00").click()
         await expect(page.get_by_text("Withdrawn: $2.00")).to_be_visible()
         wallet = await act(scene.gateway.house, "wallets.show", user="bob")
