@@ -19,7 +19,6 @@ socket.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 import sqlite3
@@ -249,14 +248,15 @@ async def keep_sessions(desk: Desk) -> None:
 # ── for the rooms beside this one ────────────────────────────────────────────────────────────────────────────────────
 
 
-async def look(desk: Desk, read: Callable[[sqlite3.Connection], T]) -> T:
-    """On a reader of its own: a stranger's try must not come between the writer's batches."""
+async def look(desk: Desk, read: Callable[[sqlite3.Connection], T], user_id: int | None = None) -> T:
+    """On a reader of its own: a stranger's try must not come between the writer's batches. `user_id` is whose page waits for
+    it, where it may take long."""
 
     def work() -> T:
         with closing(database.open_reader(desk.database)) as conn:
             return read(conn)
 
-    return await asyncio.to_thread(work)
+    return await desk.readers.run(work, user_id)
 
 
 def open_session(

@@ -135,7 +135,7 @@ class Page:
 
     async def look(self, read: Callable[[Any], T]) -> T:
         """What `read` finds on a connection of its own, in a thread: pages never read on the loop."""
-        return await look(self.desk, read)
+        return await look(self.desk, read, self.session.user_id if self.session is not None else None)
 
     # ── the ways to answer ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -102,7 +102,7 @@ class Site:
         mine = None
         if session is not None and page.shows_key:
             user_id, at_ms = session.user_id, house.desk.clock.at_ms()
-            mine = await look(house.desk, lambda conn: newest_key(conn, user_id, at_ms))
+            mine = await look(house.desk, lambda conn: newest_key(conn, user_id, at_ms), user_id)
         position = ORDER.index((slug, TITLES[slug]))
         await self._pages.answer(
             "docs.html",

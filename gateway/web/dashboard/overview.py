@@ -38,6 +38,7 @@ async def read_overview(house: House, member: Member) -> dict[str, Any]:
     figures, shares = await look(
         house.desk,
         lambda conn: (read_figures(conn, wallet_id, standing, now_ms), read_shares(conn, member.id, wallet_id, now_ms)),
+        member.id,
     )
     new = figures.nothing_yet and not standing.holds
     shown = {} if new else {**_tiles(figures), **_charts(house, figures), **_went(figures, shares)}

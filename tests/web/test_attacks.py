@@ -1,0 +1,120 @@
+"""What somebody does to these pages on purpose: everything at once, over real sockets, and beside what forms would send."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.ids import render_id
+from tests.desk_tools import act
+from tests.gateway_tools import Gateway
+from tests.web.scene import open_scene
+from tests.web.tools import Visitor, look, make_visitor, open_site
+
+AT_ONCE = 30
+
+
+async def test_whoever_asks_for_everything_at_once_waits_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ada's looks take long; Bob's pages come, strangers sign in, and the names of providers are found."""
+    go_on = threading.Event()
+
+    def hold(*arguments: Any) -> Any:
+        go_on.wait(10)
+        raise LookupError("held")
+
+    async with open_site(tmp_path) as gateway:
+        ada, bob = await make_visitor(gateway, "ada"), await make_visitor(gateway, "bob")
+        monkeypatch.setattr("gateway.web.dashboard.overview.read_figures", hold)
+        asked = [asyncio.ensure_future(ada.get("/dashboard")) for _ in range(AT_ONCE)]
+        await asyncio.sleep(0.2)
+        try:
+            async with asyncio.timeout(5):
+                assert (await bob.get("/dashboard/keys")).status == 200
+                assert (await Visitor(gateway).sign_in("bob")).status == 303
+                await asyncio.get_running_loop().getaddrinfo("localhost", 80)
+        finally:
+            go_on.set()
+            await asyncio.gather(*asked)
+
+
+async def test_too_much_of_ones_own_is_refused_in_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr("gateway.desk.readers.WAIT_S", 0.2)
+
+    async with open_site(tmp_path) as gateway:
+        ada = await make_visitor(gateway, "ada")
+        held = asyncio.ensure_future(gateway.house.desk.readers.run(lambda: go_on.wait(10), (await _id_of(gateway, "ada"))))
+        await asyncio.sleep(0.05)
+        answer = await ada.get("/dashboard")
+        assert answer.status == 503 and answer.headers["retry-after"] == "5"
+        go_on.set()
+        await held
+        assert (await ada.get("/dashboard")).status == 200
+
+
+async def _id_of(gateway: Gateway, name: str) -> int:
+    [(user_id,)] = await gateway.table(f"select id from users where name = '{name}'")
+    return int(user_id)
+
+
+@pytest.mark.parametrize(
+    ("public_url", "planted"),
+    [
+        ("", "session={mallory}; session={ada}"),
+        ("https://ai.example", "session={mallory}; __Host-session={ada}; session={mallory}"),
+    ],
+)
+async def test_a_cookie_that_another_host_planted_names_nobody(public_url: str, planted: str, tmp_path: Path) -> None:
+    more = f'[server]\npublic_url = "{public_url}"\n' if public_url else ""
+    async with open_site(tmp_path, more) as gateway:
+        mallory, ada = await make_visitor(gateway, "mallory"), await make_visitor(gateway, "ada-lovelace")
+        [of_mallory], [of_ada] = mallory.cookies.values(), ada.cookies.values()
+        for path in ("/dashboard/settings", "/models", "/dashboard/keys/999"):
+            page = await look(gateway, path, {"cookie": planted.format(mallory=of_mallory, ada=of_ada)})
+            assert b"ada-lovelace" in page.body and b"mallory" not in page.body, path
+
+
+async def test_forms_sent_many_times_at_once_move_their_money_once(tmp_path: Path) -> None:
+    async with open_scene(tmp_path) as scene:
+        gateway = scene.gateway
+        root, ines, tide = [await scene.visitor(name) for name in ("root", "ines", "tidewater")]
+        user = f"/admin/users/{await _id_of(gateway, 'ines')}"
+        [(paid,)] = await gateway.table(
+            "select u.request_id from usage as u join keys as k on k.id = u.key_id join users as p on p.id = k.user_id "
+            "where p.name = 'ines' and u.cost_nanos > 1000000 limit 1"
+        )
+        made = await act(gateway.house, "vouchers.create", count=1, amount="7", batch="race")
+        code = made["vouchers"][0]["code"]
+        before = dict(await gateway.table("select kind, sum(amount_nanos) from transfers group by kind"))
+
+        async def send(path: str, visitor: Visitor = root, **fields: str) -> int:
+            return (await visitor.post(path, **fields)).status
+
+        sent: list[Any] = []
+        for _ in range(AT_ONCE):
+            sent.append(send(f"{user}/topup", amount="3", reference="race-1"))
+            sent.append(send(f"{user}/withdraw", amount="2", reference="race-2"))
+            sent.append(send(f"{user}/refund", request=render_id(paid)))
+            sent.append(send(f"{user}/refund", request=render_id(paid), amount="0.0005", number="1"))
+            sent += [send("/dashboard/wallet", visitor, code=code) for visitor in (ines, tide)]
+        assert set(await asyncio.gather(*sent)) <= {303, 400, 429}
+        after = dict(await gateway.table("select kind, sum(amount_nanos) from transfers group by kind"))
+        moved = {kind: after[kind] - before.get(kind, 0) for kind in after if after[kind] != before.get(kind, 0)}
+        [(cost,)] = await gateway.table(f"select cost_nanos from usage where request_id = {paid}")
+        assert moved["deposit"] == 3_000_000_000 and moved["withdraw"] == 2_000_000_000 and moved["promo"] == 7_000_000_000
+        assert moved["refund"] <= cost
+
+
+async def test_no_more_keys_than_the_most_however_they_are_asked_for(tmp_path: Path) -> None:
+    async with open_site(tmp_path) as gateway:
+        ada = await make_visitor(gateway, "ada")
+        made = await asyncio.gather(*(ada.post("/dashboard/keys", name=f"key {number}") for number in range(AT_ONCE)))
+        assert Counter(answer.status for answer in made) == {303: 20, 400: AT_ONCE - 20}
+        [(key_id,)] = await gateway.table("select id from keys limit 1")
+        rotated = await asyncio.gather(*(ada.post(f"/dashboard/keys/{key_id}/rotate", grace="24h") for _ in range(AT_ONCE)))
+        assert Counter(answer.status for answer in rotated) == {303: 1, 400: AT_ONCE - 1}
