@@ -214,7 +214,7 @@ async def test_nobody_ends_a_session_of_somebody_else(tmp_path: Path) -> None:
             "Edge on Windows",
         ),
         (
-            "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/26.0 Safari/605.1.15",
+            "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 Version/26.0 Safari/605.1.15",
             "Safari on Mac",
         ),
         (
