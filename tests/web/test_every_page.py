@@ -85,7 +85,7 @@ def pages_of(who: str, names: dict[str, list[object]]) -> list[str]:
 
 async def look_at(page: Page, wrong: list[object]) -> set[str]:
     """The addresses that the page links to; what it owes to everybody and has not is noted in `wrong`."""
-    path = page.url.partition("/")[2].partition("/")[2].partition("/")[2]
+    path = await page.evaluate("location.pathname + location.search")
     await page.evaluate("document.querySelectorAll('details:not(.menu)').forEach(each => { each.open = true; })")
     wrong += [(path, *barrier) for barrier in await find_barriers(page)]
     for width in WIDTHS:
