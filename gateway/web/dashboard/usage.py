@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -50,7 +51,7 @@ async def show_usage(page: Page) -> None:
 
     def read(conn: Any) -> tuple[Listing | None, ClientError | None, Told | None, list[tuple[int, str, str]]]:
         told = requests.get_request(conn, opened_id, user_id=me.id) if opened_id else None
-        keys = requests.list_user_keys(conn, me.id)
+        keys = requests.list_user_keys(conn, me.id, asked.key_id)
         if asked.errors:
             return None, None, told, keys
         try:
@@ -177,5 +178,5 @@ def _link(query: Mapping[str, str]) -> Any:
 
 def _key_choices(keys: list[tuple[int, str, str]]) -> dict[str, str]:
     """By id, as text; a name that more than one key has is told with the start of its secret."""
-    names = [name for _, name, _ in keys]
-    return {"": "All keys"} | {str(key_id): f"{name} ({hint}…)" if names.count(name) > 1 else name for key_id, name, hint in keys}
+    names = Counter(name for _, name, _ in keys)
+    return {"": "All keys"} | {str(key_id): f"{name} ({hint}…)" if names[name] > 1 else name for key_id, name, hint in keys}
