@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.access import Own, hash_secret
+from gateway.desk import requests
 from gateway.ids import render_id
 from gateway.storage.keys import insert_key, revoke_key
 from gateway.storage.ledger import LedgerWriter
@@ -23,21 +24,28 @@ AT_ONCE = 30
 
 
 async def test_whoever_asks_for_everything_at_once_waits_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Ada's looks take long; Bob's pages come, strangers sign in, and the names of providers are found."""
+    """Ada's looks take long; Bob's pages and files come, strangers sign in, and the names of providers are found."""
     go_on = threading.Event()
+    list_csv = requests.list_csv
 
-    def hold(*arguments: Any) -> Any:
+    def hold(*arguments: Any, **options: Any) -> Any:
+        if options.get("user_id") == of_bob:
+            return list_csv(*arguments, **options)
         go_on.wait(10)
         raise LookupError("held")
 
     async with open_site(tmp_path) as gateway:
         ada, bob = await make_visitor(gateway, "ada"), await make_visitor(gateway, "bob")
+        of_bob = await _id_of(gateway, "bob")
         monkeypatch.setattr("gateway.web.dashboard.overview.read_figures", hold)
-        asked = [asyncio.ensure_future(ada.get("/dashboard")) for _ in range(AT_ONCE)]
-        await asyncio.sleep(0.2)
+        monkeypatch.setattr("gateway.desk.requests.list_csv", hold)
+        paths = ("/dashboard", "/dashboard/live", "/dashboard/usage.csv")
+        asked = [asyncio.ensure_future(ada.get(path)) for path in paths for _ in range(AT_ONCE)]
+        await asyncio.sleep(1)  # all of them wait by now
         try:
             async with asyncio.timeout(5):
                 assert (await bob.get("/dashboard/keys")).status == 200
+                assert (await bob.get("/dashboard/usage.csv")).status == 200
                 assert (await Visitor(gateway).sign_in("bob")).status == 303
                 await asyncio.get_running_loop().getaddrinfo("localhost", 80)
         finally:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from gateway.api.usage import CSV, REPORTS, turn
+from gateway.api.usage import CSV
 from gateway.desk import requests
 from gateway.desk.requests import TIME_DEFAULT, Filter, Listing, Told
 from gateway.errors import ClientError, HouseError
@@ -104,8 +104,7 @@ async def send_csv(page: Page) -> None:
             return requests.list_csv(conn, asked, user_id=me.id, wallet_id=me.wallet_id, now_ms=now_ms, before_id=before_id)
 
         begun = time.perf_counter()
-        async with turn(page.request.app[REPORTS]):
-            text, following = await page.look(read)
+        text, following = await page.look(read)
         took_s = time.perf_counter() - begun
         if before_id is None:
             name = f"usage-{iso_day(asked.start_ms)}-{iso_day(asked.end_ms - 1)}.csv"
