@@ -130,7 +130,7 @@ class Page:
         """A number in the path. Raises ClientError `not_found` for what is none of ours."""
         text = self.request.match_info[name]
         if not text.isascii() or not text.isdigit() or len(text) > 19 or int(text) >= 2**63:
-            raise ClientError("not_found", "There is no page here. It may have moved; the links above lead to what there is.")
+            raise ClientError("not_found", "There is no page here. It may have moved; start again from one of these.")
         return int(text)
 
     async def look(self, read: Callable[[Any], T]) -> T:
@@ -251,7 +251,7 @@ class Hall:
             await _ask_to_sign_in(page)
             return
         if route.who == "admin" and page.me.role != "admin":
-            raise ClientError("not_found", "There is no page here. It may have moved; the links above lead to what there is.")
+            raise ClientError("not_found", "There is no page here. It may have moved; start again from one of these.")
         if session is not None:
             page._member = await page.look(lambda conn: get_member(conn, page.me.user_id))
             if route.who != "anyone" and must_set_up_totp(house.desk, session) and not request.path.startswith(TOTP_PATH):

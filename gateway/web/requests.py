@@ -27,7 +27,7 @@ RESULTS = {
 ITEMS = CLASSES | {"web_search": "Web search"}
 # What a request was served as, where its price was not the ordinary one.
 FLAGS = {
-    "usage_missing": "the upstream told no usage",
+    "usage_missing": "the upstream reported no usage",
     "malformed_usage": "the upstream's usage could not be read",
     "model_mismatch": "answered by another model",
 }
@@ -188,7 +188,7 @@ def _step(attempt: Mapping[str, Any], *, last: bool, row: Mapping[str, Any]) -> 
             "partial": "what had been sent is charged",
         }.get(row["source"], "")
     else:
-        note = "not charged" if last else "not charged; sent on before you received a byte"
+        note = "not charged" if last else "not charged; the next one was asked before you received a byte"
     return Step(
         good=served,
         words=words_of(reason),

@@ -143,4 +143,4 @@ def wants_page(request: web.Request) -> bool:
 
 
 async def _raise_not_found(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
-    raise ClientError("not_found", "There is no page here. It may have moved; the links above lead to what there is.")
+    raise ClientError("not_found", "There is no page here. It may have moved; start again from one of these.")

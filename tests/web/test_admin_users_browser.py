@@ -74,7 +74,7 @@ async def test_from_a_name_to_somebody_who_is_in_and_has_money(tmp_path: Path, s
         await page.get_by_label("Name", exact=True).fill("bob")
         await page.get_by_role("button", name="Create user").click()
         await expect(page.get_by_role("heading", name="bob", exact=True)).to_be_visible()
-        await page.get_by_role("button", name="Make sign-in link").click()
+        await page.get_by_role("button", name="Create sign-in link").click()
         link = await page.locator("#link-text").inner_text()
         await theirs.goto(link)
         await theirs.get_by_label("New password").fill(PASSWORD)

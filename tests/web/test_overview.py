@@ -225,7 +225,7 @@ async def test_a_new_account_is_shown_three_steps(tmp_path: Path) -> None:
         assert "One URL, one" in home and 'href="/dashboard">Dashboard' in home, "the start page is everybody's"
         assert f'export ANTHROPIC_BASE_URL=<b class="mine">{gateway.url}</b>' in page
         assert 'class="tiles"' not in page and 'class="chart"' not in page and 'class="gauge' not in page
-        assert "Redeem a voucher, or ask your administrator" in words(page)
+        assert "Redeem a voucher, or ask the operator" in words(page)
         key = await act(gateway.house, "keys.create", user="ada")
         await act(gateway.house, "wallets.topup", user="ada", amount="10", reference="first")
         page = await page_of(ada)
@@ -354,7 +354,7 @@ async def test_money_that_runs_out_is_said(tmp_path: Path) -> None:
         cost = await settle_request(gateway.house, request_id, key, usage=many)
         page = words(await page_of(ada))
         assert f"Owed ${cost - parse_usd('3'):,}"[:6] in page and "never from a later top-up" in page
-        assert "Redeem a voucher, or ask your administrator" in page
+        assert "Redeem a voucher, or ask the operator" in page
         await act(gateway.house, "wallets.freeze", user="ada")
         assert "Frozen No new request is let in" in words(await page_of(ada))
         await gateway.assert_settled()

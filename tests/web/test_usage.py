@@ -185,7 +185,7 @@ async def test_a_request_is_told_with_all_that_is_known(scene: Scene) -> None:
         *("Input", "Cache read", "Cache write, 5 min", "Cache write, 1 hour", "Output", "Web search", "2 searches", "List price"),
         *("148,320", "Upstream was overloaded (529) after 48 ms", "Answered (200)", "usage reported by the upstream", "HTTP 200"),
         *(
-            "not charged; sent on before you received a byte",
+            "not charged; the next one was asked before you received a byte",
             "Admission 2 ms",
             "First byte 590 ms",
             "Streaming 2.4 s",
@@ -291,12 +291,12 @@ async def test_sums_say_when_they_are_not_of_all(scene: Scene, monkeypatch: pyte
         expected = [row for row in rows if row["source"] == source]
         # How many there are, the roll-ups know; of these the newest are summed.
         assert tile(page, "Requests") == count(len(expected)), status
-        found = re.search(r"of the newest (\d+) alone", text_of(page))
+        found = re.search(r"only the newest (\d+)", text_of(page))
         assert found and int(found.group(1)) < len(expected), status
         cost = sum(row["cost"] for row in expected[: int(found.group(1))])
         assert f'title="{plain(cost)}"' in page, status
     assert re.search(r"<dt>Requests</dt><dd>2\+</dd>", await show(ines, time="30d", status="void"))
-    assert "of the newest" not in await show(ines, time="30d")  # the roll-ups know
+    assert "only the newest" not in await show(ines, time="30d")  # the roll-ups know
 
 
 # ── the file ─────────────────────────────────────────────────────────────────────────────────────────────────────────

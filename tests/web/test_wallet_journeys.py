@@ -57,11 +57,11 @@ async def test_a_voucher_from_hand_to_hand(tmp_path: Path, script: bool) -> None
             await page.goto("/admin/vouchers")
             await page.get_by_label("Name of the batch").fill("For the choir")
             await page.get_by_label("US dollars each").fill("ten")
-            await page.get_by_role("button", name="Make vouchers").click()
+            await page.get_by_role("button", name="Create vouchers").click()
             await expect(page.locator(".err")).to_contain_text("'ten' is not an amount")
             assert await page.get_by_label("Name of the batch").input_value() == "For the choir"
             await page.get_by_label("US dollars each").fill("10.50")
-            await page.get_by_role("button", name="Make vouchers").click()
+            await page.get_by_role("button", name="Create vouchers").click()
             await expect(page.locator("h1")).to_have_text("For the choir")
             code = await page.locator("#codes").inner_text()
             async with page.expect_download() as download:

@@ -105,7 +105,7 @@ def _charts(house: House, figures: Figures) -> dict[str, Any]:
     cost = charts.stack(charts.day_slots(by_day, days, figures.today_ms, len(series)), series, spent, charts.axis_usd)
     words = f"Cost per day in the last {COST_DAYS} days, stacked by model. Total {cost.total}"
     if costs:
-        words += f"; the dearest day was {_date(dearest).day} {_date(dearest):%B} with {spent(sum(by_day[dearest]))}"
+        words += f"; the most expensive day was {_date(dearest).day} {_date(dearest):%B} with {spent(sum(by_day[dearest]))}"
     token_days = figures.days[-TOKEN_DAYS:]
     tokens = {day: _by_class(figures, day) for day in token_days}
     classes = charts.stack(
