@@ -174,3 +174,22 @@ async def test_years_of_dead_keys_make_no_page_long(tmp_path: Path) -> None:
         assert b"800 older keys are not shown" in page and f"/keys/{newest}/revoke".encode() in page
         assert (await ada.post(f"/dashboard/keys/{oldest}/rotate", grace="0")).status == 400
         assert (await ada.post(f"/dashboard/keys/{newest}/rotate", grace="0")).status == 303
+
+
+async def test_a_file_ends_with_the_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever is signed out everywhere, as their cookie was stolen, is so in the middle of a download too."""
+    monkeypatch.setattr(requests, "CSV_ROWS", 20)
+    async with open_scene(tmp_path) as scene:
+        ines, sessions, list_csv = await scene.visitor("ines"), scene.gateway.house.desk.sessions, requests.list_csv
+        whole = await ines.get("/dashboard/usage.csv?time=30d")
+        assert not whole.cut and whole.body.count(b"\r\n") > 100
+
+        def sign_out(*arguments: Any, **options: Any) -> Any:
+            if options["before_id"] is not None:
+                sessions.drop_user(options["user_id"])
+            return list_csv(*arguments, **options)
+
+        monkeypatch.setattr(requests, "list_csv", sign_out)
+        told = {"cookie": f"session={ines.cookies['session']}"}
+        part = await scene.gateway.request("GET", "/dashboard/usage.csv?time=30d", headers=told)
+        assert part.cut and part.body.count(b"\r\n") <= 41

@@ -121,6 +121,9 @@ async def send_csv(page: Page) -> None:
         except TimeoutError:
             page.sink.abort()
             return
+        if page.has_ended:
+            page.sink.abort()
+            return
         if following is None or page.request.transport is None:
             break
         before_id = following
