@@ -89,7 +89,7 @@ async def sign_in(desk: Desk, visit: Visit, *, name: str, password: str, code: s
         raise _wrong()
     if needs_rehash(stored):
         stored = await _rehash(desk, account.user_id, stored, password)
-    desk.gate.let_in(visit.address, account_tried)
+    desk.gate.let_in(visit.address, account_tried, desk.clock.now_ms())
     if account.totp and not code:
         raise CodeNeeded(desk.gate.tickets.issue(account.user_id, stored, desk.clock.now_ms()))
     return await _admit(desk, visit, account, stored, code)
@@ -222,8 +222,9 @@ async def end_other_sessions(desk: Desk, visit: Visit, session: Session) -> int:
     def job(ledger: LedgerWriter) -> list[int]:
         check_session(ledger.conn, session)
         ended = sessions.delete_user_sessions(ledger.conn, session.user_id, but=session.id)
-        subject, after = f"user:{session.user_name}", {"sessions_ended": len(ended)}
-        audit_log.record(ledger.conn, at_ms, session.actor(visit.address), "sessions.end_others", subject, after=after)
+        if ended:
+            subject, after = f"user:{session.user_name}", {"sessions_ended": len(ended)}
+            audit_log.record(ledger.conn, at_ms, session.actor(visit.address), "sessions.end_others", subject, after=after)
         return ended
 
     ended = await desk.writer.run(job)

@@ -102,6 +102,11 @@ class Page:
         return self.session
 
     @property
+    def has_ended(self) -> bool:
+        """Whether the session has, since the page was asked for."""
+        return self.token is not None and find_session(self.desk, self.token) is None
+
+    @property
     def visit(self) -> Visit:
         return Visit(self.inbound.address, self.request.headers.get("user-agent", ""))
 
@@ -260,7 +265,7 @@ class Hall:
         if request.method == "POST":
             page.form = await read_form(request)
             # A body may take its time, in which the session may have ended.
-            if token is not None and find_session(house.desk, token) is None:
+            if page.has_ended:
                 raise _signed_out()
             expected = token if session is not None else form_token
             if not expected or not is_csrf_token(expected, page.form.take("csrf")):

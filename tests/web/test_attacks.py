@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 
+from gateway.access import Own, hash_secret
+from gateway.desk import requests
 from gateway.ids import render_id
+from gateway.storage.keys import insert_key, revoke_key
+from gateway.storage.ledger import LedgerWriter
 from tests.desk_tools import act
 from tests.gateway_tools import Gateway
 from tests.web.scene import open_scene
@@ -20,21 +24,28 @@ AT_ONCE = 30
 
 
 async def test_whoever_asks_for_everything_at_once_waits_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Ada's looks take long; Bob's pages come, strangers sign in, and the names of providers are found."""
+    """Ada's looks take long; Bob's pages and files come, strangers sign in, and the names of providers are found."""
     go_on = threading.Event()
+    list_csv = requests.list_csv
 
-    def hold(*arguments: Any) -> Any:
+    def hold(*arguments: Any, **options: Any) -> Any:
+        if options.get("user_id") == of_bob:
+            return list_csv(*arguments, **options)
         go_on.wait(10)
         raise LookupError("held")
 
     async with open_site(tmp_path) as gateway:
         ada, bob = await make_visitor(gateway, "ada"), await make_visitor(gateway, "bob")
+        of_bob = await _id_of(gateway, "bob")
         monkeypatch.setattr("gateway.web.dashboard.overview.read_figures", hold)
-        asked = [asyncio.ensure_future(ada.get("/dashboard")) for _ in range(AT_ONCE)]
-        await asyncio.sleep(0.2)
+        monkeypatch.setattr("gateway.desk.requests.list_csv", hold)
+        paths = ("/dashboard", "/dashboard/live", "/dashboard/usage.csv")
+        asked = [asyncio.ensure_future(ada.get(path)) for path in paths for _ in range(AT_ONCE)]
+        await asyncio.sleep(1)  # all of them wait by now
         try:
             async with asyncio.timeout(5):
                 assert (await bob.get("/dashboard/keys")).status == 200
+                assert (await bob.get("/dashboard/usage.csv")).status == 200
                 assert (await Visitor(gateway).sign_in("bob")).status == 303
                 await asyncio.get_running_loop().getaddrinfo("localhost", 80)
         finally:
@@ -118,3 +129,67 @@ async def test_no_more_keys_than_the_most_however_they_are_asked_for(tmp_path: P
         [(key_id,)] = await gateway.table("select id from keys limit 1")
         rotated = await asyncio.gather(*(ada.post(f"/dashboard/keys/{key_id}/rotate", grace="24h") for _ in range(AT_ONCE)))
         assert Counter(answer.status for answer in rotated) == {303: 1, 400: AT_ONCE - 1}
+
+
+async def test_a_script_does_not_fill_the_audit_log(tmp_path: Path) -> None:
+    """What is written down for ever has its pace, also of who may do it."""
+    async with open_site(tmp_path) as gateway:
+        ada = await make_visitor(gateway, "ada")
+        await ada.post("/dashboard/keys", name="laptop")
+        [(key_id,)] = await gateway.table("select id from keys")
+        edited = await asyncio.gather(*(ada.post(f"/dashboard/keys/{key_id}/edit", name=f"{number}") for number in range(80)))
+        assert Counter(answer.status for answer in edited) == {303: 60, 429: 20}
+        assert {answer.headers["retry-after"] for answer in edited if answer.status == 429} == {"1"}
+        rows = await gateway.table("select count(*) from audit_log")
+        for _ in range(3):
+            assert (await ada.post("/dashboard/settings/sessions/end-others")).status == 303
+        assert await gateway.table("select count(*) from audit_log") == rows
+        gate, now_ms = gateway.house.desk.gate, gateway.house.desk.clock.now_ms()
+        for _ in range(60):
+            gate.let_in("127.0.0.1", "ada", now_ms)
+        assert (await Visitor(gateway).sign_in("ada")).status == 429
+        assert (await Visitor(gateway).sign_in("bob")).status == 400  # nobody, and not slowed down
+
+
+async def test_years_of_dead_keys_make_no_page_long(tmp_path: Path) -> None:
+    async with open_site(tmp_path) as gateway:
+        ada, root = await make_visitor(gateway, "ada"), await make_visitor(gateway, "root", role="admin")
+        user_id = await _id_of(gateway, "ada")
+
+        def rotate(ledger: LedgerWriter) -> None:
+            at: dict[str, Any] = {"user_id": user_id, "own": Own(), "expires_at_ms": None, "at_ms": 1}
+            before: int | None = None
+            for number in range(1_000):
+                secret = hash_secret(str(number))
+                now = insert_key(ledger.conn, name=f"n{number}", secret_hash=secret, hint="sk-", rotated_from=before, **at)
+                if before is not None:
+                    revoke_key(ledger.conn, before, 2)
+                before = now
+
+        await gateway.house.writer.run(rotate)
+        [(oldest, newest)] = await gateway.table("select min(id), max(id) from keys")
+        page = (await ada.get(f"/dashboard/usage?key={oldest}")).body
+        assert page.count(b"<option") < 250 and b">n0<" in page and b">n999<" in page
+        page = (await root.get(f"/admin/users/{user_id}")).body
+        assert b"800 older keys are not shown" in page and f"/keys/{newest}/revoke".encode() in page
+        assert (await ada.post(f"/dashboard/keys/{oldest}/rotate", grace="0")).status == 400
+        assert (await ada.post(f"/dashboard/keys/{newest}/rotate", grace="0")).status == 303
+
+
+async def test_a_file_ends_with_the_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever is signed out everywhere, as their cookie was stolen, is so in the middle of a download too."""
+    monkeypatch.setattr(requests, "CSV_ROWS", 20)
+    async with open_scene(tmp_path) as scene:
+        ines, sessions, list_csv = await scene.visitor("ines"), scene.gateway.house.desk.sessions, requests.list_csv
+        whole = await ines.get("/dashboard/usage.csv?time=30d")
+        assert not whole.cut and whole.body.count(b"\r\n") > 100
+
+        def sign_out(*arguments: Any, **options: Any) -> Any:
+            if options["before_id"] is not None:
+                sessions.drop_user(options["user_id"])
+            return list_csv(*arguments, **options)
+
+        monkeypatch.setattr(requests, "list_csv", sign_out)
+        told = {"cookie": f"session={ines.cookies['session']}"}
+        part = await scene.gateway.request("GET", "/dashboard/usage.csv?time=30d", headers=told)
+        assert part.cut and part.body.count(b"\r\n") <= 41
