@@ -125,6 +125,7 @@ async def open_house(settings: Settings, data_dir: Path, clock: Clock | None = N
                 for transport in house.transports.values():
                     await transport.close()
                 house.desk.gate.hasher.close()
+                house.desk.readers.close()
                 await house.writer.close()
     finally:
         lock.release()

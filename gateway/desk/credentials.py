@@ -243,7 +243,7 @@ async def prove(desk: Desk, visit: Visit, session: Session, password: str) -> No
     right = await desk.gate.hasher.run(functools.partial(verify_password, account.password_hash, password))
     if account.password_hash is None or not right:
         raise refused("password: this is not your password", "password")
-    desk.gate.let_in(visit.address, account_tried)
+    desk.gate.let_in(visit.address, account_tried, desk.clock.now_ms())
 
 
 # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────

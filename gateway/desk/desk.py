@@ -18,6 +18,7 @@ from gateway.catalog import Catalog
 from gateway.clock import Clock
 from gateway.desk.errand import Errand
 from gateway.desk.gate import Gate
+from gateway.desk.readers import Readers
 from gateway.desk.upstream_events import UpstreamEvents
 from gateway.desk.upstream_history import HourlyFigures
 from gateway.limits import Limits
@@ -67,6 +68,7 @@ class Desk:
     booted_above_id: int
     upstream_events: UpstreamEvents
     upstream_figures: HourlyFigures = field(default_factory=HourlyFigures)
+    readers: Readers = field(default_factory=Readers)
     # The audit that somebody asked for at a page.
     checking: Errand = field(default_factory=lambda: Errand("an audit"))
     backing_up: Errand = field(default_factory=lambda: Errand("a backup"))

@@ -28,6 +28,8 @@ ADDRESS_PACE = Pace(free=20, first_ms=2_000, most_ms=10 * MINUTE_MS, forget_ms=H
 ACCOUNT_PACE = Pace(free=5, first_ms=1_000, most_ms=MINUTE_MS, forget_ms=15 * MINUTE_MS)
 # A code is one of a million: who gets here has the password, so the owner should change it rather than wait.
 CODE_PACE = Pace(free=5, first_ms=30_000, most_ms=HOUR_MS, forget_ms=24 * HOUR_MS)
+# What somebody may do at will and is written down for ever (a right password, a change of a key): more than anybody does by hand.
+WRITTEN_PACE = Pace(free=60, first_ms=1_000, most_ms=MINUTE_MS, forget_ms=HOUR_MS)
 # New accounts and voucher codes, by address and by user.
 RARE_PACE = Pace(free=10, first_ms=10_000, most_ms=HOUR_MS, forget_ms=HOUR_MS)
 
@@ -109,6 +111,9 @@ class Gate:
         self.rare = Throttle(RARE_PACE)
         # Keys that are shown at the public page, by address; a right one does not count.
         self.shown_keys = Throttle(ADDRESS_PACE)
+        # Changes of keys, by user.
+        self.changes = Throttle(WRITTEN_PACE)
+        self._entries = Throttle(WRITTEN_PACE)
         self._addresses = Throttle(ADDRESS_PACE)
         self._accounts = Throttle(ACCOUNT_PACE)
 
@@ -119,12 +124,14 @@ class Gate:
         """
         self._addresses.check(party_of(address), now_ms)
         self._accounts.check(account, now_ms)
+        self._entries.check(account, now_ms)
         self._addresses.count(party_of(address), now_ms)
         self._accounts.count(account, now_ms)
 
-    def let_in(self, address: str, account: str) -> None:
+    def let_in(self, address: str, account: str, now_ms: int) -> None:
         """The password was right. The address keeps its other failures: who has an account could go on guessing at others from
-        there."""
+        there. Nor may they have their own password hashed without end."""
+        self._entries.count(account, now_ms)
         self._addresses.give_back(party_of(address))
         self._accounts.clear(account)
 
@@ -133,6 +140,7 @@ class Gate:
         self.codes.clear(str(user_id))
         for account in accounts:
             self._accounts.clear(account)
+            self._entries.clear(account)
 
 
 def _on_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:

@@ -361,7 +361,7 @@ def _get_key(conn: sqlite3.Connection, key_id: int) -> tuple[bytes, Key]:
 
 
 def _successor(conn: sqlite3.Connection, key: Key) -> int | None:
-    return _successors(keys.list_keys(conn, key.user_id)).get(key.id)
+    return keys.find_successor(conn, key.root_id, key.id)
 
 
 def _successors(listed: list[tuple[Key, dict[str, Any]]]) -> dict[int, int]:

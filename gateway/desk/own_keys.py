@@ -87,13 +87,19 @@ async def create_own_key(desk: Desk, actor: str, member: Member, wish: Wish, exp
 
 
 async def update_own_key(desk: Desk, actor: str, key: Key, given: Own, wish: Wish) -> dict[str, Any]:
-    """As `update_key`. `given` is what `given_to` found; a limit that the wish leaves out is that again, or the plan's."""
+    """As `update_key`. `given` is what `given_to` found; a limit that the wish leaves out is that again, or the plan's.
+
+    Raises ClientError `rate_limited` for more changes than anybody makes by hand: each stays in the audit log, where the next one
+    reads them."""
 
     def check(conn: sqlite3.Connection, old: Key | None, new: Key) -> None:
         assert old is not None
         plan = plan_of(desk, new.plan)
         _check_within(complete(replace(new, own=given_to(conn, old)), plan), old.own, complete(new, plan))
 
+    party, now_ms = str(key.user_id), desk.clock.now_ms()
+    desk.gate.changes.check(party, now_ms)
+    desk.gate.changes.count(party, now_ms)
     asked: dict[str, Any] = {**_options(given), **wish.limits}
     if wish.models is not None:
         asked["models"] = wish.models

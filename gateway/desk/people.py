@@ -21,6 +21,8 @@ from gateway.storage.rollups import DAY_MS
 PAGE_ROWS = 50
 SPENT_DAYS = 30
 LATEST = 10
+# A script may have rotated one for years.
+KEYS_SHOWN = 200
 WORDS_CHARS_MAX = 100
 
 
@@ -36,7 +38,7 @@ class People:
 @dataclass(frozen=True, slots=True)
 class Person:
     """One user. `requests` (those that were charged) and `movements` (all other transfers of the wallet) are the latest rows,
-    newest first; `running` counts requests that hold money."""
+    newest first; `running` counts requests that hold money. `keys` are KEYS_SHOWN of `keys_ever` at most."""
 
     id: int
     name: str
@@ -54,6 +56,7 @@ class Person:
     running: int
     spent_nanos: int
     keys: list[dict[str, Any]]
+    keys_ever: int
     requests: list[dict[str, Any]]
     movements: list[dict[str, Any]]
 
@@ -76,7 +79,9 @@ def list_people(conn: sqlite3.Connection, now_ms: int, *, words: str = "", state
 def get_person(conn: sqlite3.Connection, now_ms: int, user_id: int) -> Person:
     """Raises ClientError `not_found`."""
     user = get_user_of_id(conn, user_id)
-    keys = list_keys(conn, user=user["name"])
+    every = list_keys(conn, user=user["name"])
+    # What works stands first, and of the rest what was made last.
+    keys = sorted(every, key=lambda key: (key_state(key, now_ms) != "active", -key["id"]))[:KEYS_SHOWN]
     with snapshot(conn):
         wallet = get_wallet(conn, user_id)
         account = credentials.get_account(conn, user_id)
@@ -101,11 +106,8 @@ def get_person(conn: sqlite3.Connection, now_ms: int, user_id: int) -> Person:
         totp=account.totp,
         running=running,
         spent_nanos=sum(spent.values()),
-        keys=[
-            {**key, "spent_nanos": spent.get(key["id"], 0), "used_at_ms": used.get(key["id"])}
-            # What works stands first, and of the rest what was made last.
-            for key in sorted(keys, key=lambda key: (key_state(key, now_ms) != "active", -key["id"]))
-        ],
+        keys=[{**key, "spent_nanos": spent.get(key["id"], 0), "used_at_ms": used.get(key["id"])} for key in keys],
+        keys_ever=len(every),
         requests=[{**row, "request_id": render_id(row["request_id"])} for row in requests],
         movements=movements,
     )

@@ -34,6 +34,7 @@ from gateway.storage.rollups import DAY_MS, OWN_MEASURES
 
 PAGE_ROWS = 50
 CSV_ROWS = 1_000
+KEYS_LISTED = 200
 TIMES = ("today", "7d", "30d", "month", "last-month", "custom")
 TIME_DEFAULT = "7d"
 # Of a range, as many models as anybody will look through.
@@ -236,10 +237,11 @@ def get_request(conn: sqlite3.Connection, text: str, *, user_id: int | None = No
     )
 
 
-def list_user_keys(conn: sqlite3.Connection, user_id: int) -> list[tuple[int, str, str]]:
-    """(id, name, hint) of every key that the user ever had, by name: old requests are of old keys."""
-    listed = (key for key, _ in keys.list_keys(conn, user_id))
-    return sorted(((key.id, key.name, key.hint) for key in listed), key=lambda each: (each[1].lower(), each[0]))
+def list_user_keys(conn: sqlite3.Connection, user_id: int, key_id: int | None = None) -> list[tuple[int, str, str]]:
+    """(id, name, hint) of the user's keys, by name: of dead ones too, as old requests are of old keys, but no more than anybody
+    will look through. `key_id` is the one that is asked for."""
+    listed = keys.list_names(conn, user_id, key_id, KEYS_LISTED)
+    return sorted(listed, key=lambda each: (each[1].lower(), each[0]))
 
 
 # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────

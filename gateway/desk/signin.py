@@ -19,7 +19,6 @@ socket.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 import sqlite3
@@ -90,7 +89,7 @@ async def sign_in(desk: Desk, visit: Visit, *, name: str, password: str, code: s
         raise _wrong()
     if needs_rehash(stored):
         stored = await _rehash(desk, account.user_id, stored, password)
-    desk.gate.let_in(visit.address, account_tried)
+    desk.gate.let_in(visit.address, account_tried, desk.clock.now_ms())
     if account.totp and not code:
         raise CodeNeeded(desk.gate.tickets.issue(account.user_id, stored, desk.clock.now_ms()))
     return await _admit(desk, visit, account, stored, code)
@@ -223,8 +222,9 @@ async def end_other_sessions(desk: Desk, visit: Visit, session: Session) -> int:
     def job(ledger: LedgerWriter) -> list[int]:
         check_session(ledger.conn, session)
         ended = sessions.delete_user_sessions(ledger.conn, session.user_id, but=session.id)
-        subject, after = f"user:{session.user_name}", {"sessions_ended": len(ended)}
-        audit_log.record(ledger.conn, at_ms, session.actor(visit.address), "sessions.end_others", subject, after=after)
+        if ended:
+            subject, after = f"user:{session.user_name}", {"sessions_ended": len(ended)}
+            audit_log.record(ledger.conn, at_ms, session.actor(visit.address), "sessions.end_others", subject, after=after)
         return ended
 
     ended = await desk.writer.run(job)
@@ -249,14 +249,15 @@ async def keep_sessions(desk: Desk) -> None:
 # ── for the rooms beside this one ────────────────────────────────────────────────────────────────────────────────────
 
 
-async def look(desk: Desk, read: Callable[[sqlite3.Connection], T]) -> T:
-    """On a reader of its own: a stranger's try must not come between the writer's batches."""
+async def look(desk: Desk, read: Callable[[sqlite3.Connection], T], user_id: int | None = None) -> T:
+    """On a reader of its own: a stranger's try must not come between the writer's batches. `user_id` is whose page waits for
+    it, where it may take long."""
 
     def work() -> T:
         with closing(database.open_reader(desk.database)) as conn:
             return read(conn)
 
-    return await asyncio.to_thread(work)
+    return await desk.readers.run(work, user_id)
 
 
 def open_session(

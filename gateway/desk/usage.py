@@ -61,7 +61,7 @@ def render_usage(row: dict[str, Any]) -> dict[str, Any]:
         "refunded_nanos": row["refunded_nanos"],
         "source": row["source"],
         "flags": (row["flags"] or "").split(),
-        "attempts": [{name: attempt[name] for name in _ATTEMPT_FIELDS} for attempt in row["attempts"]],
+        "attempts": [_public(attempt) for attempt in row["attempts"]],
         "timings": None if row["total_ms"] is None else {name: row[name] for name in _TIMING_FIELDS},
     }
     return shown | ({"upstream_model": row["upstream_model"]} if settled else {"reason": row["reason"]})
@@ -78,10 +78,10 @@ def get_usage(conn: sqlite3.Connection, *, request_id: str) -> dict[str, Any]:
             param="request_id",
         )
     shown = render_usage(row)
-    shown |= {"user": row["user_name"], "key_name": row["key_name"], "key_hint": row["key_hint"]}
+    shown |= {"user": row["user_name"], "key_name": row["key_name"], "key_hint": row["key_hint"], "attempts": row["attempts"]}
     if row["state"] != "settled":
         return shown
-    shown |= {"upstream": row["upstream"], "attempts": row["attempts"], "derivation": render_derivation(row)}
+    shown |= {"upstream": row["upstream"], "derivation": render_derivation(row)}
     cost, paid = row["cost_nanos"], row["paid_nanos"]
     return shown | money(cost=cost, paid=paid, owed=cost - paid, refunded=row["refunded_nanos"])
 
@@ -116,8 +116,18 @@ def render_derivation(row: dict[str, Any]) -> dict[str, Any]:
 # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _STATUS = {"open": "running", "settled": "settled", "void": "void"}
-_ATTEMPT_FIELDS = ("number", "upstream", "status", "reason", "duration_ms")
+# What ails the operator's own accounts is nobody else's: neither their names nor that a secret was refused or credit used up.
+_ACCOUNT_REASONS = {"secret_refused", "credit_exhausted"}
+_ACCOUNT_STATUSES = {401, 402, 403}
 _TIMING_FIELDS = ("admitted_ms", "first_byte_ms", "total_ms")
+
+
+def _public(attempt: dict[str, Any]) -> dict[str, Any]:
+    """An attempt as the owner of the request is told it."""
+    status, reason = attempt["status"], attempt["reason"]
+    if reason in _ACCOUNT_REASONS or status in _ACCOUNT_STATUSES:
+        status, reason = None, "upstream_failed"
+    return {"number": attempt["number"], "status": status, "reason": reason, "duration_ms": attempt["duration_ms"]}
 
 
 def _find(conn: sqlite3.Connection, text: str) -> dict[str, Any] | None:

@@ -89,6 +89,26 @@ def list_keys(conn: sqlite3.Connection, user_id: int) -> list[tuple[Key, dict[st
     return [(_key(row), {"created_at_ms": row[11], "rotated_from": row[12]}) for row in rows]
 
 
+def find_successor(conn: sqlite3.Connection, root_id: int, key_id: int) -> int | None:
+    """The key that a rotation put in the place of that one."""
+    row = conn.execute("select id from keys where root_id = ? and rotated_from = ?", (root_id, key_id)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def list_names(conn: sqlite3.Connection, user_id: int, key_id: int | None, limit: int) -> list[tuple[int, str, str]]:
+    """(id, name, hint) of the keys of a user that were made last, those that were not revoked before all others; `key_id` is
+    among them if it is theirs."""
+    return conn.execute(
+        """
+        select id, name, hint from keys
+        where user_id = ?
+        order by id = ? desc, revoked_at_ms is null desc, id desc
+        limit ?
+        """,
+        (user_id, key_id, limit),
+    ).fetchall()
+
+
 def count_keys(conn: sqlite3.Connection, user_id: int, at_ms: int, since_ms: int) -> tuple[int, int]:
     """How many keys of the user live, and how many were made since."""
     live, made = conn.execute(

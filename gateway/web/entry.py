@@ -180,5 +180,5 @@ async def _find_invite(page: Page) -> Invite:
 
 def _no_link() -> ClientError:
     return ClientError(
-        "not_found", "This link was used already, or has expired. Your administrator can make another.", param="token"
+        "not_found", "This link was used already, or has expired. The operator of this gateway can make another.", param="token"
     )

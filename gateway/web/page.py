@@ -102,6 +102,11 @@ class Page:
         return self.session
 
     @property
+    def has_ended(self) -> bool:
+        """Whether the session has, since the page was asked for."""
+        return self.token is not None and find_session(self.desk, self.token) is None
+
+    @property
     def visit(self) -> Visit:
         return Visit(self.inbound.address, self.request.headers.get("user-agent", ""))
 
@@ -130,12 +135,12 @@ class Page:
         """A number in the path. Raises ClientError `not_found` for what is none of ours."""
         text = self.request.match_info[name]
         if not text.isascii() or not text.isdigit() or len(text) > 19 or int(text) >= 2**63:
-            raise ClientError("not_found", "There is no page here. It may have moved; the links above lead to what there is.")
+            raise ClientError("not_found", "There is no page here. It may have moved; start again from one of these.")
         return int(text)
 
     async def look(self, read: Callable[[Any], T]) -> T:
         """What `read` finds on a connection of its own, in a thread: pages never read on the loop."""
-        return await look(self.desk, read)
+        return await look(self.desk, read, self.session.user_id if self.session is not None else None)
 
     # ── the ways to answer ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -251,7 +256,7 @@ class Hall:
             await _ask_to_sign_in(page)
             return
         if route.who == "admin" and page.me.role != "admin":
-            raise ClientError("not_found", "There is no page here. It may have moved; the links above lead to what there is.")
+            raise ClientError("not_found", "There is no page here. It may have moved; start again from one of these.")
         if session is not None:
             page._member = await page.look(lambda conn: get_member(conn, page.me.user_id))
             if route.who != "anyone" and must_set_up_totp(house.desk, session) and not request.path.startswith(TOTP_PATH):
@@ -260,7 +265,7 @@ class Hall:
         if request.method == "POST":
             page.form = await read_form(request)
             # A body may take its time, in which the session may have ended.
-            if token is not None and find_session(house.desk, token) is None:
+            if page.has_ended:
                 raise _signed_out()
             expected = token if session is not None else form_token
             if not expected or not is_csrf_token(expected, page.form.take("csrf")):

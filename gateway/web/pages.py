@@ -47,7 +47,7 @@ CACHING = (("cache-control", "private, no-cache"), ("vary", "accept, cookie"))
 
 THEMES = ("system", "light", "dark")
 _THEME = re.compile(r"(?:^|;)\s*theme=(light|dark)\s*(?:;|$)")
-_SESSION = re.compile(r"(?:^|;)\s*(?:__Host-)?session=([A-Za-z0-9_-]+)\s*(?:;|$)")
+_SESSION = re.compile(r"(?:^|;)\s*(__Host-)?session=([A-Za-z0-9_-]+)\s*(?=;|$)")
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?", re.ASCII)
 
 # What people are told by status, where the error's own message is for programs.
@@ -75,8 +75,8 @@ class Reader:
     @classmethod
     def of(cls, house: House, inbound: Inbound) -> Reader:
         cookies = inbound.header("cookie")
-        chosen, token = _THEME.search(cookies), _SESSION.search(cookies)
-        session = find_session(house.desk, token.group(1)) if token else None
+        chosen, token = _THEME.search(cookies), _token_of(cookies)
+        session = find_session(house.desk, token) if token else None
         return cls(chosen.group(1) if chosen else "system", session.user_name if session else "")
 
 
@@ -138,3 +138,9 @@ def base_url(house: House, request: web.Request) -> str:
     host = request.headers.get("host", "")
     # What is no host is not repeated; HTTP/1.0 names none.
     return f"{scheme}://{host if _HOST.fullmatch(host) else f'{server.host}:{server.port}'}"
+
+
+def _token_of(cookies: str) -> str:
+    """Of two sessions, one of which somebody else has put there, the one whose pages are opened (page.py, `find_visitor`)."""
+    found: dict[str, str] = dict(_SESSION.findall(cookies))  # of one name the last, as it is read there
+    return found.get("__Host-") or found.get("", "")

@@ -13,6 +13,7 @@ from gateway.desk.bills import Bill
 from gateway.desk.requests import Told
 from gateway.ids import render_id
 from gateway.web.offers import CLASSES, MULTIPLIERS
+from gateway.web.states import State
 
 RESULTS = {
     "": "Any result",
@@ -26,7 +27,7 @@ RESULTS = {
 ITEMS = CLASSES | {"web_search": "Web search"}
 # What a request was served as, where its price was not the ordinary one.
 FLAGS = {
-    "usage_missing": "the upstream told no usage",
+    "usage_missing": "the upstream reported no usage",
     "malformed_usage": "the upstream's usage could not be read",
     "model_mismatch": "answered by another model",
 }
@@ -65,16 +66,6 @@ _ENDINGS = {
 }
 # Of these the number says what the words do not; another status would tell of our own accounts.
 _STATUS_SHOWN = {"ok", "rate_limited", "overloaded", "status_400", "status_413", "status_422", "cut", "silent", "gone", "dry"}
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """A shape, a word and a colour (`_forms.html`, state); `why` is the line below, "" for none."""
-
-    tone: str
-    mark: str
-    word: str
-    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +188,7 @@ def _step(attempt: Mapping[str, Any], *, last: bool, row: Mapping[str, Any]) -> 
             "partial": "what had been sent is charged",
         }.get(row["source"], "")
     else:
-        note = "not charged" if last else "not charged; sent on before you received a byte"
+        note = "not charged" if last else "not charged; the next one was asked before you received a byte"
     return Step(
         good=served,
         words=words_of(reason),

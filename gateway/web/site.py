@@ -102,7 +102,7 @@ class Site:
         mine = None
         if session is not None and page.shows_key:
             user_id, at_ms = session.user_id, house.desk.clock.at_ms()
-            mine = await look(house.desk, lambda conn: newest_key(conn, user_id, at_ms))
+            mine = await look(house.desk, lambda conn: newest_key(conn, user_id, at_ms), user_id)
         position = ORDER.index((slug, TITLES[slug]))
         await self._pages.answer(
             "docs.html",
@@ -143,4 +143,4 @@ def wants_page(request: web.Request) -> bool:
 
 
 async def _raise_not_found(house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
-    raise ClientError("not_found", "There is no page here. It may have moved; the links above lead to what there is.")
+    raise ClientError("not_found", "There is no page here. It may have moved; start again from one of these.")

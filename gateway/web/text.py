@@ -18,6 +18,15 @@ from gateway.money import NANOS_PER_USD, format_usd
 
 _CENT = NANOS_PER_USD // 100
 MINUS = "−"
+# What a User-Agent is recognised by, the particular before the general: Edge calls itself Chrome too, and Chrome Safari.
+_BROWSERS = (
+    *(("Edg", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("FxiOS/", "Firefox"), ("CriOS/", "Chrome")),
+    *(("Chrome/", "Chrome"), ("Safari/", "Safari")),
+)
+_SYSTEMS = (
+    *(("iPhone", "iPhone"), ("iPad", "iPad"), ("Android", "Android"), ("Windows", "Windows"), ("Mac OS X", "Mac")),
+    *(("CrOS", "ChromeOS"), ("Linux", "Linux")),
+)
 
 
 def usd(nanos: int) -> str:
@@ -164,6 +173,15 @@ def clock_and_day(at_ms: int) -> str:
     return f"{moment:%H:%M} on {moment:%A} {moment.day} {moment:%B %Y}"
 
 
+def device(agent: str) -> str:
+    """A browser by its name and its system's; a program says itself what it is."""
+    if not agent.startswith("Mozilla/"):
+        return agent or "unknown"
+    browser = next((name for mark, name in _BROWSERS if mark in agent), None)
+    system = next((name for mark, name in _SYSTEMS if mark in agent), None)
+    return f"{browser} on {system}" if browser and system else agent
+
+
 def host(url: str) -> str:
     """What people call an address: without its scheme."""
     return urlsplit(url).netloc or url
@@ -197,6 +215,6 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     for each in (
         *(usd, spent, had, spent4, exact, precise, plain),
         *(count, size, about, file_size, percent, duration),
-        *(when, day, date, iso_day, month, stamp, clock, clock_and_day, host),
+        *(when, day, date, iso_day, month, stamp, clock, clock_and_day, device, host),
     )
 }

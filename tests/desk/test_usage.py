@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from gateway.desk.usage import find_usage_of
+from gateway.desk.usage import find_usage_of, render_usage
 from gateway.errors import ClientError
 from gateway.house import House
 from gateway.ids import render_id
 from gateway.money import Factor
 from gateway.pricing import Price, Rates
+from gateway.storage.calls import find_usage
+from gateway.storage.database import open_reader
 from tests.desk_tools import MODEL, USAGE, act, desk_house, make_ada, open_request, settle_request, void_request
 from tests.fakes import FakeClock
 
@@ -39,8 +42,8 @@ async def test_a_settled_request_tells_what_it_used_and_cost(house: House, clock
         "source": "reported",
         "flags": ["model_mismatch", "unknown_usage:x"],
         "attempts": [
-            {"number": 1, "upstream": "first", "status": 529, "reason": "status_529", "duration_ms": 5},
-            {"number": 2, "upstream": "demo", "status": 200, "reason": "ok", "duration_ms": 20},
+            {"number": 1, "status": 529, "reason": "status_529", "duration_ms": 5},
+            {"number": 2, "status": 200, "reason": "ok", "duration_ms": 20},
         ],
         "timings": {"admitted_ms": 1, "first_byte_ms": 20, "total_ms": 30},
         "upstream_model": "theirs",
@@ -133,3 +136,19 @@ async def test_an_unknown_request_says_where_ids_stand(house: House) -> None:
     with pytest.raises(ClientError, match="request-id header") as caught:
         await act(house, "usage.get", request_id="nonsense")
     assert caught.value.code == "not_found" and "nonsense" not in caught.value.message
+
+
+async def test_what_ails_the_operators_accounts_is_not_told_to_users(house: House) -> None:
+    key = await make_ada(house)
+    request_id, live = await open_request(house, key["secret"])
+    await settle_request(house, request_id, live)
+    with closing(open_reader(house.desk.database)) as conn:
+        row = find_usage(conn, request_id)
+    assert row is not None
+    ailing = [("secret_refused", 401), ("credit_exhausted", 400), ("credit_exhausted", 429), ("status_403", 403)]
+    row["attempts"] = [{**row["attempts"][0], "reason": reason, "status": status} for reason, status in ailing]
+    told = render_usage(row)["attempts"]
+    assert {(each["reason"], each["status"]) for each in told} == {("upstream_failed", None)}
+    # The operator is told all of it.
+    shown = await act(house, "usage.get", request_id=render_id(request_id))
+    assert [each["upstream"] for each in shown["attempts"]] == ["first", "demo"]

@@ -30,6 +30,10 @@ async def draw(folder: Path) -> None:
                 async with tab(browser, scene.gateway, viewport=viewport, color_scheme=theme) as page:
                     await page.context.add_cookies(cookies)
                     await page.goto(path)
+                    if name == "usage":
+                        # The sum of one price is what this page is for.
+                        await page.locator("a.fold").nth(3).click()
+                        await page.locator("tr.open").scroll_into_view_if_needed()
                     await page.screenshot(path=folder / f"{name}.png")
 
 

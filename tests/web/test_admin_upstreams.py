@@ -113,7 +113,7 @@ async def test_a_storm_is_seen_as_it_was(tmp_path: Path) -> None:
         shown = {each["name"]: each for each in await act(gateway.house, "upstreams.list")}
         assert (shown["up1"]["state"], shown["up2"]["state"], shown["spare"]["state"]) == ("serving", "cooling", "disabled")
 
-        figures = {name: words(account(page, name).partition("Requests")[2].partition("</div>")[0]) for name in ("up1", "up2")}
+        figures = {name: words(account(page, name).partition("succeeded")[2].partition("</div>")[0]) for name in ("up1", "up2")}
         attempts = await gateway.attempts()
         for name, figure in figures.items():
             mine = [reason for upstream, _, reason in attempts if upstream == name]

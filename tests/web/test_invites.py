@@ -100,7 +100,7 @@ async def test_where_sign_up_is_closed_the_page_says_so_and_how_to_open_it(tmp_p
     async with open_admin(tmp_path, "") as (gateway, root):
         page = await root.get("/admin/invites")
         assert "Invites open nothing here: sign-up is closed." in shown(page) and 'signup = "invite"' in shown(page)
-        assert "Make invite" not in shown(page)
+        assert "Create invite" not in shown(page)
         answer = await root.post("/admin/invites", credit="1", plan="default", expires="7d", email="", note="")
         assert answer.status == 400 and "Invites open nothing here" in shown(answer)
         assert await gateway.table("select count(*) from invites") == [(0,)]

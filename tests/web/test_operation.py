@@ -144,7 +144,7 @@ async def test_failures_limits_alarms_and_who_needs_attention(tmp_path: Path) ->
         assert "A request cost more than its wallet had" in text and "Spend per day 1" in text
         assert "tidewater Frozen every request is refused" in text and "ines Low below $1000.00" in text.replace("1,000", "1000")
         # Those who never used anything are not low, nor is a disabled account.
-        needy = text[text.index("Accounts that need attention") : text.index("Upstreams All about")]
+        needy = text[text.index("Wallets that need attention") : text.index("Upstreams All upstreams")]
         assert "new" not in needy and "closed-account" not in needy
 
 
@@ -192,7 +192,7 @@ async def test_an_empty_house_says_what_will_be_there(tmp_path: Path) -> None:
     async with open_site(tmp_path) as gateway:
         root = await make_visitor(gateway, "root", role="admin", balance="0")
         shown = (await root.get("/admin")).body.decode()
-        for words in ("No request yet", "No request is running", "nothing was earned", "Nobody is frozen", "Every attempt"):
+        for words in ("No request yet", "No request is running", "nothing was earned", "No wallet is frozen", "Every attempt"):
             assert words in shown, words
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.desk.gate import ACCOUNT_PACE
+from gateway.web.text import device
 from tests.desk_tools import act, audit_rows
 from tests.fakes import FakeClock
 from tests.gateway_tools import Answer, Gateway, open_gateway
@@ -199,3 +200,36 @@ async def test_nobody_ends_a_session_of_somebody_else(tmp_path: Path) -> None:
         for session in (str(theirs), "0", "99999", "x", "9" * 40):
             assert (await ada.post(f"{SETTINGS}/sessions/{session}/end")).status == 404
         assert await is_in(eve)
+
+
+@pytest.mark.parametrize(
+    ("agent", "words"),
+    [
+        (
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0 Safari/537.36",
+            "Chrome on Windows",
+        ),
+        (
+            "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0 Safari/537.36 Edg/142.0",
+            "Edge on Windows",
+        ),
+        (
+            "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 Version/26.0 Safari/605.1.15",
+            "Safari on Mac",
+        ),
+        (
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 26_0 like Mac OS X) AppleWebKit/605.1.15 Version/26.0 Mobile Safari/604.1",
+            "Safari on iPhone",
+        ),
+        (
+            "Mozilla/5.0 (Linux; Android 16) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0 Mobile Safari/537.36",
+            "Chrome on Android",
+        ),
+        ("Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0", "Firefox on Linux"),
+        ("Mozilla/5.0 (compatible)", "Mozilla/5.0 (compatible)"),
+        ("curl/8.5.0", "curl/8.5.0"),
+        ("", "unknown"),
+    ],
+)
+def test_a_device_has_the_name_that_people_give_it(agent: str, words: str) -> None:
+    assert device(agent) == words

@@ -127,7 +127,7 @@ async def test_what_it_says_of_the_house(tmp_path: Path) -> None:
         for told in (f"Charged requests {charged:,}", f"Transfers {transfers:,}", f"Users {users}", "Python 3.", "SQLite 3."):
             assert told in text, told
         assert str(tmp_path / "data") in text and "Audit everything 24 h not yet" in text
-        assert "This database knows of no backup yet" in text
+        assert "No backup of this database is known yet" in text
 
 
 async def test_a_backup_is_made_where_it_belongs(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ async def create(page: Page) -> None:
     except ClientError as error:
         await page.refuse("admin/invites.html", error, **await _invites(page))
         return
-    await page.go(PATH, "Invite made. Its link is shown here, once.", path=f"{INVITE_PATH}/{made['token']}")
+    await page.go(PATH, "Invite created. Its link is shown here, once.", path=f"{INVITE_PATH}/{made['token']}")
 
 
 async def ask_revoke(page: Page) -> None:

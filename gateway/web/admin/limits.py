@@ -7,18 +7,18 @@ from typing import Any
 
 from gateway.desk.keys import MONEY_LIMITS
 from gateway.limits import Terms
-from gateway.money import format_usd
-from gateway.web.text import count
+from gateway.money import format_usd, parse_usd
+from gateway.web.text import count, usd
 
 # By the names of `keys.update`, as forms call them.
 LIMITS: Mapping[str, str] = {
-    "rpm": "Requests a minute",
-    "tpm": "Tokens a minute",
+    "rpm": "Requests per minute",
+    "tpm": "Tokens per minute",
     "concurrent": "Requests at one time",
-    "requests_per_day": "Requests a day",
-    "tokens_per_month": "Tokens a month",
-    "spend_per_day": "Dollars a day",
-    "spend_per_month": "Dollars a month",
+    "requests_per_day": "Requests per day",
+    "tokens_per_month": "Tokens per month",
+    "spend_per_day": "Dollars per day",
+    "spend_per_month": "Dollars per month",
     "spend_total": "Dollars in all",
 }
 LISTS = ("models", "addresses")
@@ -34,7 +34,7 @@ def limits_told(key: Mapping[str, Any]) -> str:
         if not float(value):
             told.append(f"unlimited {words}")
         elif name in MONEY_LIMITS:
-            told.append(f"${value} {words.removeprefix('dollars ')}")
+            told.append(f"{usd(parse_usd(value))} {words.removeprefix('dollars ')}")
         else:
             told.append(f"{count(value)} {words.replace('requests', 'request') if value == 1 else words}")
     told += [f"{name}: {', '.join(key[name])}" for name in LISTS if key[name] is not None]

@@ -76,7 +76,7 @@ async def read_overview(house: House, member: Member) -> Mapping[str, Any]:
     """The same for every admin. Memory is read on the loop, the database in a thread."""
     desk, walk, writer = house.desk, house.walk, house.writer
     read = functools.partial(read_books, at_ms=desk.clock.at_ms(), low_balance_nanos=house.settings.notices.low_balance_nanos)
-    books = await look(desk, read)
+    books = await look(desk, read, member.id)
     upstreams = desk.upstreams.show()
     rung = {name: metrics.counters[f"alarm_{name}"] for name in ALARMS if metrics.counters[f"alarm_{name}"]}
     hit = {LIMITS.get(name, name): count for name, count in metrics.limits_hit.most_common() if count}

@@ -34,16 +34,16 @@ WAIT_S = 3
 # What the house does by itself (chores.py), as an operator would say it.
 CHORES = {
     "tick": "Watch open streams",
-    "write_events": "Write down how upstreams stand",
+    "write_events": "Record how upstreams fare",
+    "keep_events": "Remove old upstream events",
     "look": "Look for low balances",
     "watch": "Look for forgotten holds",
-    "keep_events": "Keep the history of upstreams",
-    "roll_up": "Roll usage up",
+    "roll_up": "Roll up usage",
     "keep": "Keep sessions",
-    "audit_recent": "Audit since the last checkpoint",
-    "prune_detail": "Prune detail past its retention",
+    "audit_recent": "Audit what is new",
+    "prune_detail": "Delete detail past its retention",
     "audit_whole": "Audit everything",
-    "prove": "Prove the roll-ups",
+    "prove": "Check the roll-ups",
 }
 
 

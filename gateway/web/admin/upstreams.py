@@ -239,4 +239,4 @@ def _ticks(now_ms: int) -> list[tuple[str, str]]:
     start_ms = now_ms - WINDOW_MS
     first = start_ms - start_ms % (6 * HOUR_MS) + 6 * HOUR_MS
     places = [(at_ms, (at_ms - start_ms) / WINDOW_MS * 100) for at_ms in range(first, now_ms, 6 * HOUR_MS)]
-    return [(f"{x:.1f}%", "midnight" if clock(at_ms) == "00:00" else clock(at_ms)) for at_ms, x in places if 18 < x < 88]
+    return [(f"{x:.1f}%", "midnight" if clock(at_ms) == "00:00" else clock(at_ms)) for at_ms, x in places if 20 < x < 88]

@@ -91,13 +91,13 @@ QUESTIONS: Mapping[str, Question] = {
     ),
     "disable-totp": Question(
         "users.disable_totp",
-        "Take off the second factor of {name}?",
+        "Remove the second factor of {name}?",
         (
             "Do this only for somebody who has lost both the app and the recovery codes, and only once you are sure that it is "
             "they who ask: afterwards the password alone signs in.",
-            "Their recovery codes are worth nothing any more, and their sessions end. They can set up another app afterwards.",
+            "Their recovery codes stop working, and their sessions end. They can set up another app afterwards.",
         ),
-        "Take off",
+        "Remove second factor",
         "Keep it on",
         "{name} has no second factor any more.",
         "{name} had no second factor.",
@@ -106,14 +106,14 @@ QUESTIONS: Mapping[str, Question] = {
     ),
     "link": Question(
         "users.create_link",
-        "Make a sign-in link for {name}?",
+        "Create a sign-in link for {name}?",
         (
             "Whoever opens the link chooses the password of {name} and is signed in. It works once, within an hour; an earlier "
-            "link is dead. Hand it to nobody but {name}.",
+            "link stops working. Hand it to nobody but {name}.",
             "When it is used, their password is replaced and their sessions end. A second factor stays, and is asked for.",
         ),
-        "Make link",
-        "Make none",
+        "Create link",
+        "Cancel",
         "The link is below. It is shown this once.",
         not_mine="Your own password is changed in your settings.",
         opens_account=True,
@@ -157,7 +157,7 @@ async def create_user(page: Page) -> None:
     except ClientError as error:
         await page.refuse("admin/user_new.html", error, roles=ROLES, plans=_plans(page))
         return
-    await page.go(f"{PATH}/{made['id']}", f"{made['name']} is made, with an empty wallet.")
+    await page.go(f"{PATH}/{made['id']}", f"{made['name']} was created, with an empty wallet.")
 
 
 # ── one of them ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -42,7 +42,7 @@ async def create(page: Page) -> None:
     now_ms = page.desk.clock.now_ms()
     page.notes.put(page.me.id, f"{path}/codes.csv", Note("", shown={"made": made}), now_ms)
     codes = [voucher["code"] for voucher in made["vouchers"]]
-    await page.go(path, "Vouchers made. Their codes are shown here, once.", codes=codes)
+    await page.go(path, "Vouchers created. Their codes are shown here, once.", codes=codes)
 
 
 async def send_codes(page: Page) -> None:

@@ -25,23 +25,13 @@ from gateway.limits import Terms
 from gateway.money import format_usd
 from gateway.web.levels import TITLES, Meter, limit_words, meters_of
 from gateway.web.page import Page, Route
+from gateway.web.states import State
 
 PATH = "/dashboard/keys"
 
 EXPIRIES = {"1d": "In a day", "7d": "In 7 days", "30d": "In 30 days", "90d": "In 90 days", "365d": "In a year"}
 GRACES = {"0": "At once", "1h": "After an hour", "24h": "After a day", "7d": "After 7 days"}
 NAME_DEFAULT = "default"
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """`why` and, behind it, the moment that it is about."""
-
-    tone: str
-    mark: str
-    word: str
-    why: str = ""
-    at_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

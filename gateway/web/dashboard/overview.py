@@ -38,6 +38,7 @@ async def read_overview(house: House, member: Member) -> dict[str, Any]:
     figures, shares = await look(
         house.desk,
         lambda conn: (read_figures(conn, wallet_id, standing, now_ms), read_shares(conn, member.id, wallet_id, now_ms)),
+        member.id,
     )
     new = figures.nothing_yet and not standing.holds
     shown = {} if new else {**_tiles(figures), **_charts(house, figures), **_went(figures, shares)}
@@ -104,7 +105,7 @@ def _charts(house: House, figures: Figures) -> dict[str, Any]:
     cost = charts.stack(charts.day_slots(by_day, days, figures.today_ms, len(series)), series, spent, charts.axis_usd)
     words = f"Cost per day in the last {COST_DAYS} days, stacked by model. Total {cost.total}"
     if costs:
-        words += f"; the dearest day was {_date(dearest).day} {_date(dearest):%B} with {spent(sum(by_day[dearest]))}"
+        words += f"; the most expensive day was {_date(dearest).day} {_date(dearest):%B} with {spent(sum(by_day[dearest]))}"
     token_days = figures.days[-TOKEN_DAYS:]
     tokens = {day: _by_class(figures, day) for day in token_days}
     classes = charts.stack(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from gateway.api.usage import CSV, REPORTS, turn
+from gateway.api.usage import CSV
 from gateway.desk import requests
 from gateway.desk.requests import TIME_DEFAULT, Filter, Listing, Told
 from gateway.errors import ClientError, HouseError
@@ -50,7 +51,7 @@ async def show_usage(page: Page) -> None:
 
     def read(conn: Any) -> tuple[Listing | None, ClientError | None, Told | None, list[tuple[int, str, str]]]:
         told = requests.get_request(conn, opened_id, user_id=me.id) if opened_id else None
-        keys = requests.list_user_keys(conn, me.id)
+        keys = requests.list_user_keys(conn, me.id, asked.key_id)
         if asked.errors:
             return None, None, told, keys
         try:
@@ -103,8 +104,7 @@ async def send_csv(page: Page) -> None:
             return requests.list_csv(conn, asked, user_id=me.id, wallet_id=me.wallet_id, now_ms=now_ms, before_id=before_id)
 
         begun = time.perf_counter()
-        async with turn(page.request.app[REPORTS]):
-            text, following = await page.look(read)
+        text, following = await page.look(read)
         took_s = time.perf_counter() - begun
         if before_id is None:
             name = f"usage-{iso_day(asked.start_ms)}-{iso_day(asked.end_ms - 1)}.csv"
@@ -119,6 +119,9 @@ async def send_csv(page: Page) -> None:
             async with asyncio.timeout(_CSV_WRITE_S):
                 await page.sink.write(text.encode())
         except TimeoutError:
+            page.sink.abort()
+            return
+        if page.has_ended:
             page.sink.abort()
             return
         if following is None or page.request.transport is None:
@@ -177,5 +180,5 @@ def _link(query: Mapping[str, str]) -> Any:
 
 def _key_choices(keys: list[tuple[int, str, str]]) -> dict[str, str]:
     """By id, as text; a name that more than one key has is told with the start of its secret."""
-    names = [name for _, name, _ in keys]
-    return {"": "All keys"} | {str(key_id): f"{name} ({hint}…)" if names.count(name) > 1 else name for key_id, name, hint in keys}
+    names = Counter(name for _, name, _ in keys)
+    return {"": "All keys"} | {str(key_id): f"{name} ({hint}…)" if names[name] > 1 else name for key_id, name, hint in keys}
