@@ -196,7 +196,10 @@ async def _open_when_free(stack: AsyncExitStack, settings: Settings, data_dir: P
 _NO_USERS = """There are no users yet. Make one, with a wallet and a key:
   pagegrid users create alice
   pagegrid wallets topup alice 25 --reference invoice-1001
-  pagegrid keys create alice"""
+  pagegrid keys create alice
+An admin for the pages, and a link to choose the password:
+  pagegrid users create root --role admin
+  pagegrid users create-link root"""
 
 
 def _credit_taken_back(nanos: int) -> str:

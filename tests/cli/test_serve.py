@@ -179,7 +179,13 @@ def test_a_configuration_that_names_only_the_demo_is_still_a_first_start(tmp_pat
 def test_a_start_without_users_says_how_to_make_one(tmp_path: Path) -> None:
     (tmp_path / "pagegrid.toml").write_text('[[upstreams]]\nname = "main"\nkind = "anthropic"\napi_key = "x"\n')
     with serving(tmp_path) as server:
-        assert "pagegrid users create" in server.stop()[1]
+        said = server.stop()[1]
+        assert "pagegrid users create alice" in said
+        # What it says makes an admin does.
+        for line in (line.split()[1:] for line in said.splitlines() if line.startswith("  pagegrid") and "root" in line):
+            done = run(tmp_path, *line)
+            assert done.returncode == 0, done.stderr
+        assert "/welcome/" in done.stdout and "admin" in run(tmp_path, "users", "show", "root").stdout
 
 
 @pytest.mark.parametrize("column", ["balance_nanos", "held_nanos"])
