@@ -218,7 +218,7 @@ async def test_a_request_is_told_with_all_that_is_known(scene: Scene) -> None:
         ("void", ("Nothing was charged", "had been held for it was given back in full", "Upstream was overloaded (529)")),
         ("estimated", ("estimated", "output counted here")),
         ("partial", ("Broken off", "partial", "what had been sent is charged")),
-        ("running", ("Still running", "is held for it", "Told when it ends.")),
+        ("running", ("Still running", "is held for it", "Listed when it ends.")),
     ],
 )
 async def test_what_did_not_end_well_is_told_too(end: Any, words: tuple[str, ...], scene: Scene) -> None:
