@@ -129,10 +129,10 @@ class _Reloader:
                 changed.append("TLS certificate")
             _raise_open_files(settings.server.open_files_needed)
             log.set_up(settings.logging.format, settings.logging.level)
-            if demo and not settings.demo_only:
-                await reverse_demo_credit(self._house.desk)
-            warnings = (*settings.warnings, *(certificate.warnings if certificate else ()))
-            return {"config": place.config and str(place.config), "changed": changed, "warnings": list(warnings)}
+            warnings = [*settings.warnings, *(certificate.warnings if certificate else ())]
+            if demo and not settings.demo_only and (reversed_nanos := await reverse_demo_credit(self._house.desk)):
+                warnings.append(_credit_taken_back(reversed_nanos))
+            return {"config": place.config and str(place.config), "changed": changed, "warnings": warnings}
 
     def hang_up(self) -> None:
         """SIGHUP: nobody waits for the answer, so the log has it."""
@@ -199,14 +199,17 @@ _NO_USERS = """There are no users yet. Make one, with a wallet and a key:
   pagegrid keys create alice"""
 
 
+def _credit_taken_back(nanos: int) -> str:
+    return (
+        f"What was left of the demo credit (${format_usd(nanos)}) was taken back, now that a real upstream is configured. "
+        "Top up with: pagegrid wallets topup USER AMOUNT --reference REF"
+    )
+
+
 def _greet(settings: Settings, local_url: str, credentials: Credentials | None, reversed_nanos: int) -> None:
     url = settings.server.public_url or local_url
     if reversed_nanos:
-        click.echo(
-            f"What was left of the demo credit (${format_usd(reversed_nanos)}) was taken back, now that a real upstream is "
-            "configured. Top up with: pagegrid wallets topup USER AMOUNT --reference REF",
-            err=True,
-        )
+        click.echo(_credit_taken_back(reversed_nanos), err=True)
     if credentials is not None:
         click.echo(_first_words(settings, url, credentials))
     reached = f", reached at {url}" if url != local_url else ""

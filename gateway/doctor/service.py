@@ -107,7 +107,9 @@ def check_upstreams(patient: Patient) -> Iterator[Finding]:
         elif result["status"] is None:
             yield failure(f"{name} is not reached: {detail}", "is its base_url right, and does this machine reach it?")
         else:
-            yield failure(f"{name} refuses with status {result['status']}: {detail}", "are its secret and its account in order?")
+            passing = result["status"] >= 500 or result["status"] == 429
+            next_step = "try again in a while: pagegrid upstreams test" if passing else "are its secret and its account in order?"
+            yield failure(f"{name} refuses with status {result['status']}: {detail}", next_step)
         if result["ahead_s"] is not None:
             aheads.append(result["ahead_s"])
     # The one that agrees best: a provider's clock may be wrong too.

@@ -32,8 +32,8 @@ def take_one(bucket: Bucket, now_ms: int, name: str, what: str) -> None:
         wait_s = -(-wait_ms // 1000)
         raise ClientError(
             "rate_limited",
-            f"This key may make {bucket.per_minute} {what} per minute, and they are used up; the next is free in {wait_s} s. "
-            + _WHO,
+            f"This key may make {bucket.per_minute} {what if bucket.per_minute != 1 else what.removesuffix('s')} per minute, "
+            f"and no more is left; the next is free in {wait_s} s. " + _WHO,
             retry_after_s=wait_s,
         )
     bucket.take(1)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from gateway.proxy.walk import Walk
 
 # State → (tone, mark, word), as the macro `state` takes them.
 STATES = {
@@ -68,6 +70,17 @@ def account_state(shown: Mapping[str, Any]) -> Standing:
     if whole.state == "serving" and resting and len(resting) >= shown["models"]:
         return min(resting, key=lambda each: each.seconds_left)
     return whole
+
+
+def find_stranded(walk: Walk, accounts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Models of which no route serves now; `accounts` as the desk shows them."""
+    serving = {each["name"] for each in accounts if account_state(each).state == "serving"}
+    resting = {(each["name"], model["model"]) for each in accounts for model in each["resting_models"] if model["seconds_left"]}
+    return [
+        model.id
+        for model in walk.catalog
+        if all(place.upstream not in serving or place.place in resting for place in walk.router.deployments(model.id))
+    ]
 
 
 def needs_attention(shown: Mapping[str, Any]) -> bool:

@@ -74,6 +74,18 @@ def test_a_start_with_a_plan_in_use_that_is_not_declared_is_refused(tmp_path: Pa
     assert run(tmp_path, "users", "set-plan", "ada", "default").returncode == 0
 
 
+def test_a_reload_says_what_became_of_the_demo_credit(tmp_path: Path) -> None:
+    config = tmp_path / "pagegrid.toml"
+    with serving(tmp_path) as server:
+        config.write_text('[[upstreams]]\nname = "main"\nkind = "anthropic"\nbase_url = "http://127.0.0.1:9"\napi_key = "x"\n')
+        config.chmod(0o600)
+        told = run(tmp_path, "reload").stderr
+        assert "What was left of the demo credit ($10.00) was taken back" in told and "wallets topup" in told
+        config.write_text(config.read_text() + "[plans.pro]\n")
+        assert "taken back" not in run(tmp_path, "reload").stderr
+        server.stop()
+
+
 def test_a_file_that_is_gone_does_not_make_the_demo_answer(tmp_path: Path) -> None:
     config = tmp_path / "pagegrid.toml"
     with serving(tmp_path) as server:

@@ -240,6 +240,7 @@ FAULTS = [
     Case("server", "failure", "stopped answering", lambda patient: replace(patient, door_problem="the server stopped answering")),
     Case("upstreams", "failure", "main is not reached: connect", answering(ok=False, status=None, detail="connect")),
     Case("upstreams", "failure", "main refuses with status 401", answering(ok=False, status=401, detail="secret_refused")),
+    Case("upstreams", "failure", "main refuses with status 529", answering(ok=False, status=529, detail="overloaded")),
     Case("upstreams", "warning", "is 90 s behind", answering(ahead_s=-90)),
     Case("upstreams", "failure", "the network is down", crash),
 ]

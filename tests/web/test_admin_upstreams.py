@@ -96,6 +96,7 @@ async def test_a_storm_is_seen_as_it_was(tmp_path: Path) -> None:
         assert "up2 is rejected by its provider since" in page and "pagegrid reload" in page
         assert state_of(page, "up2").startswith("Rejected since") and "Next try at" in state_of(page, "up2")
         assert "claude-sonnet-5-5 is not served now" in page or "models are not served now" in page
+        assert "not served now" in (front := await page_of(root, "/admin")) and 'href="/admin/upstreams">Upstreams' in front
 
         # It says no again and again; nobody asks it meanwhile, and it stays rejected.
         clock.advance(20 * MINUTE_MS)
@@ -186,7 +187,7 @@ async def test_the_button_asks_and_tells(tmp_path: Path) -> None:
         assert "up2 failed the test: status 401, 401, the provider does not accept the key" in html.unescape(answer.body.decode())
         assert NASTY not in answer.body.decode()
         page = html.unescape((await root.follow(await root.post(f"{PATH}/test"))).body.decode())
-        assert "1 of 2 reached." in page and "up2 failed the test" in page
+        assert "1 of 2 passed the test." in page and "up2 failed the test" in page
         page = html.unescape((await root.follow(await root.post(f"{PATH}/spare/test"))).body.decode())
         assert "spare was not tested: the upstream spare is disabled; enable it first." in page
         await root.get("/dashboard/settings")

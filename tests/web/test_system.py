@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from gateway import chores
 from gateway.config import parse
 from gateway.config.shown import HIDDEN, show_settings
 from gateway.desk import backup
@@ -22,6 +23,7 @@ from gateway.errors import ClientError
 from gateway.storage.audit import audit
 from gateway.storage.database import open_reader
 from gateway.web.admin import system
+from gateway.web.admin.system import CHORES
 from tests.gateway_tools import Gateway, until
 from tests.web.scene import open_scene
 from tests.web.tools import Visitor, make_visitor, open_site
@@ -109,6 +111,12 @@ def test_every_option_of_the_file_is_shown(tmp_path: Path) -> None:
     assert shown["server"]["mounts"].text == '"", /api, /api/proxy'
 
 
+def test_every_chore_has_words() -> None:
+    started = re.search(r"chores: tuple.*?\n    \)\n", Path(chores.__file__).read_text(), re.DOTALL)
+    assert started is not None
+    assert set(re.findall(r"\(\w+, (?:\w+\.)?(\w+)\)", started[0])) == set(CHORES)
+
+
 async def test_what_it_says_of_the_house(tmp_path: Path) -> None:
     async with open_scene(tmp_path) as scene:
         root = await scene.visitor("root")
@@ -193,7 +201,9 @@ async def test_a_failed_backup_says_why(tmp_path: Path, monkeypatch: pytest.Monk
 
 async def test_a_reload_says_what_changed_or_why_not(tmp_path: Path) -> None:
     async with administered(tmp_path) as (root, gateway):
-        assert "Reload configuration" not in (await root.get("/admin/system")).body.decode()
+        page = (await root.get("/admin/system")).body.decode()
+        assert "Reload configuration" not in page and "built-in demo" in page
+        assert 'href="/admin/system#configuration"' in (await root.get("/admin")).body.decode()
 
         async def good(config: str | None) -> dict[str, Any]:
             return {"config": "pagegrid.toml", "changed": ["plans", "upstreams"], "warnings": ["A file is open to all."]}

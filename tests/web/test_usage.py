@@ -8,6 +8,7 @@ import io
 import random
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import pytest
 from gateway.desk import requests as desk_requests
 from gateway.ids import parse_id, render_id
 from gateway.storage import requests as stored
+from gateway.storage.recovery import find_open_hold
+from gateway.storage.rows import Served
 from gateway.usage import Usage
 from gateway.web.text import count, exact, plain, spent
 from tests.desk_tools import act
@@ -202,6 +205,7 @@ async def test_a_request_is_told_with_all_that_is_known(scene: Scene) -> None:
     assert answer.headers["location"] == f"/admin/requests/{render_id(one)}"
     page = (await root.follow(answer)).body.decode()
     assert "console-eu" in page and "spare" in page and f"req_theirs{one}" in page and "Margin" in page and ">ines<" in page
+    assert 'href="/admin/users/' in page and f"/refund?request={render_id(one)}" in page
     for path in (
         "/admin/requests?id=req_none",
         f"/admin/requests/{render_id(7)}",
@@ -209,6 +213,27 @@ async def test_a_request_is_told_with_all_that_is_known(scene: Scene) -> None:
         "/admin/requests?id=%ED%A0%BD",
     ):
         assert (await root.get(path)).status == 404, path
+
+
+@pytest.mark.parametrize("seen", [False, True])
+async def test_what_died_with_its_server_is_said_to_be_unknown(scene: Scene, seen: bool) -> None:
+    """Not made up: the crash left neither attempts nor times nor whether it was streamed."""
+    house = scene.gateway.house
+    request_id = await scene.request(LAPTOP, OPUS, Usage(input_tokens=100), end="running", hold_nanos=10**9)
+    row = await house.writer.run(lambda ledger: find_open_hold(ledger.conn, request_id))
+    assert row is not None
+    if seen:
+        served = Served("console-eu", OPUS, house.walk.router.deployments(OPUS)[0].terms, Usage(input_tokens=100), 10**6)
+        resolution = replace(row.resolution, settled=True, pay_nanos=10**6)
+        row = replace(row, resolution=resolution, served=served, source="recovered", reason="")
+    await house.writer.submit_acknowledged(replace(row, at_ms=scene.clock.at_ms()))
+    for name, path in (("ines", "/dashboard/usage?open="), ("root", "/admin/requests/")):
+        text = text_of((await (await scene.visitor(name)).get(path + render_id(request_id))).body.decode())
+        assert "Not known: the server stopped while it ran." in text
+        assert not re.search("None was made|in one piece|not kept any more", text)
+        assert "unknown: the server stopped while it ran" in text or name == "ines" or not seen
+    row_shown = text_of((await (await scene.visitor("root")).get("/admin")).body.decode())
+    assert "0 ms" not in row_shown[row_shown.index("Latest requests") : row_shown.index("Failed attempts")]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from gateway.house import House
 from gateway.proxy.walk import Running
 from gateway.web.page import Page, Route, live_route
 from gateway.web.requests import state_of
-from gateway.web.standing import STATES, Standing, account_state, reason_words, standing_of
+from gateway.web.standing import STATES, Standing, account_state, find_stranded, reason_words, standing_of
 
 PATH = "/admin"
 
@@ -77,13 +77,15 @@ async def read_overview(house: House, member: Member) -> Mapping[str, Any]:
     desk, walk, writer = house.desk, house.walk, house.writer
     read = functools.partial(read_books, at_ms=desk.clock.at_ms(), low_balance_nanos=house.settings.notices.low_balance_nanos)
     books = await look(desk, read, member.id)
+    upstreams = desk.upstreams.show()
     rung = {name: metrics.counters[f"alarm_{name}"] for name in ALARMS if metrics.counters[f"alarm_{name}"]}
     hit = {LIMITS.get(name, name): count for name, count in metrics.limits_hit.most_common() if count}
     return {
         "books": books,
         "flight": _in_flight(walk.running.values(), len(walk.streams), walk.clock.now_ms()),
         "in_flight_max": walk.rules.max_in_flight,
-        "accounts": [_account(each) for each in desk.upstreams.show()],
+        "accounts": [_account(each) for each in upstreams],
+        "stranded": find_stranded(walk, upstreams),
         "writer": {"accepting": writer.accepting, "pending": writer.pending, "lag_ms": writer.lag_ms},
         "broken": broken_invariants(),
         "audited_at_ms": max((at_ms for at_ms, _ in metrics.audits.values()), default=None),

@@ -16,7 +16,7 @@ from gateway.errors import ClientError
 from gateway.storage.upstream_events import Event
 from gateway.storage.upstream_figures import Figures, percentile
 from gateway.web.page import Page, Route
-from gateway.web.standing import STATES, account_state, reason_words
+from gateway.web.standing import STATES, account_state, find_stranded, reason_words
 from gateway.web.text import clock, duration
 
 PATH = "/admin/upstreams"
@@ -111,7 +111,7 @@ async def show_upstreams(page: Page) -> None:
         "admin/upstreams.html",
         accounts=accounts,
         counts=counts,
-        stranded=_stranded(page, {account.shown["name"]: account for account in accounts}),
+        stranded=find_stranded(page.house.walk, shown),
         states=STATES,
         ticks=_ticks(now_ms),
         since_ms=now_ms - WINDOW_MS,
@@ -125,8 +125,8 @@ async def show_upstreams(page: Page) -> None:
 async def test_all(page: Page) -> None:
     results = await perform(page.desk, page.actor, "upstreams.test", {})
     failed = [_told(result) for result in results if not result["ok"]]
-    reached = len(results) - len(failed)
-    await page.go(PATH, f"{reached} of {len(results)} reached. {' '.join(failed)}".strip(), "bad" if failed else "ok")
+    passed = len(results) - len(failed)
+    await page.go(PATH, f"{passed} of {len(results)} passed the test. {' '.join(failed)}".strip(), "bad" if failed else "ok")
 
 
 async def test_one(page: Page) -> None:
@@ -182,19 +182,6 @@ def _account(shown: dict[str, Any], history: History, now_ms: int) -> Account:
         told=_in_words(segments, now_ms),
         events=tuple(sorted(events, key=lambda event: -event.began_at_ms)),
     )
-
-
-def _stranded(page: Page, accounts: dict[str, Account]) -> list[str]:
-    """Models of which no route serves now."""
-    router, found = page.house.walk.router, []
-    for model in page.house.walk.catalog:
-        places = router.deployments(model.id)
-        resting = {
-            (name, each["model"]) for name in accounts for each in accounts[name].shown["resting_models"] if each["seconds_left"]
-        }
-        if all(accounts[place.upstream].state != "serving" or place.place in resting for place in places):
-            found.append(model.id)
-    return found
 
 
 def _bars(segments: Sequence[Segment], now_ms: int) -> list[Bar]:
