@@ -2,7 +2,7 @@
 
     static.py     stylesheet, scripts and icon, under addresses that change with their content
     pages.py      the frame of every page: layout, security headers, refusals as pages
-    page.py       one request of a page that knows whom it is for, and who is let in where
+    page.py       one request of a page that knows whom it is for, and the ways to answer; hall.py: who is let in where
     forms.py      what a form may send, and from where; notes.py: what an act leaves for the page after it
     live.py       parts that stay up to date, by server-sent events
     text.py       how values are written for people; charts.py, states.py, qr.py: how they are drawn

@@ -2,43 +2,34 @@
 
     Route("/dashboard/keys", "keys", "user", get=show_keys, post=create_key)
 
-    anyone   Page: `session` if they are signed in
-    user     Page with a session; whoever has none goes to /login and comes back
-    admin    the same of an admin; to everybody else the page is not there
-
 A handler ends in `show` (a page, perhaps with the form that was refused), `go` (after something was done: POST, redirect, GET) or
-`send` (a file). A POST comes this far only from a page of ours, with the token of its session: `form` is read and checked by the
-frame. Nothing of a signed-in page is kept by anybody.
+`send` (a file). Who gets this far, and that a form is one of ours, is `hall.py`'s to see to. Nothing of a signed-in page is kept
+by anybody.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
-from urllib.parse import urlencode
 
 from aiohttp import web
 
-from gateway.api.frame import check_method
 from gateway.api.sink import HttpSink
 from gateway.desk.desk import Desk
 from gateway.desk.operation import broken_invariants
-from gateway.desk.signin import Visit, find_session, look, must_set_up_totp, sign_out
-from gateway.desk.users import Member, get_member
+from gateway.desk.signin import Visit, find_session, look, sign_out
+from gateway.desk.users import Member
 from gateway.errors import ClientError
 from gateway.house import House
 from gateway.proxy.walk import Inbound
-from gateway.sessions import ABSOLUTE_MS, Session, csrf_token, is_csrf_token, make_token
+from gateway.sessions import ABSOLUTE_MS, Session, csrf_token, make_token
 from gateway.upstreams.base import Headers
-from gateway.web.forms import Form, local_path, read_form
+from gateway.web.forms import Form
 from gateway.web.live import EVENT_STREAM, Live, Part, Read, Stamp
 from gateway.web.notes import Note, Notes, Tone
 from gateway.web.pages import HTML, SECURITY_HEADERS, Pages, base_url
 from gateway.web.standing import needs_attention
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -51,8 +42,8 @@ NO_STORE = ("cache-control", "no-store")
 # A proxy that packed a stream would hold it back.
 NO_TRANSFORM = ("cache-control", "no-store, no-transform")
 # A form that nobody is signed in for carries the token of a cookie of its own.
-_FORM_COOKIE = "form"
-_SESSION_COOKIE = "session"
+FORM_COOKIE = "form"
+SESSION_COOKIE = "session"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +77,7 @@ class Page:
     session: Session | None
     form_token: str
     form: Form = field(default_factory=Form)
-    _member: Member | None = None
+    visitor: Member | None = None
     _cookies: list[tuple[str, str]] = field(default_factory=list)
 
     # ── who and what ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -118,8 +109,8 @@ class Page:
     @property
     def member(self) -> Member:
         """The signed-in user as the database has them now: plan, wallet, e-mail."""
-        assert self._member is not None
-        return self._member
+        assert self.visitor is not None
+        return self.visitor
 
     @property
     def query(self) -> Mapping[str, str]:
@@ -188,12 +179,12 @@ class Page:
         if self.session is not None and self.session.id != session.id:
             await sign_out(self.desk, self.visit, self.session)
         self.token, self.session = token, session
-        self._set_cookie(_SESSION_COOKIE, token, f"; Max-Age={ABSOLUTE_MS // 1000}")
-        self._set_cookie(_FORM_COOKIE, "", "; Max-Age=0")
+        self._set_cookie(SESSION_COOKIE, token, f"; Max-Age={ABSOLUTE_MS // 1000}")
+        self._set_cookie(FORM_COOKIE, "", "; Max-Age=0")
 
     def leave(self) -> None:
         self.token = self.session = None
-        self._set_cookie(_SESSION_COOKIE, "", "; Max-Age=0")
+        self._set_cookie(SESSION_COOKIE, "", "; Max-Age=0")
 
     # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -201,8 +192,8 @@ class Page:
         """What the layout of every page needs."""
         if self.session is None and not self.form_token:
             self.form_token = make_token()
-            self._set_cookie(_FORM_COOKIE, self.form_token)
-        member = self._member
+            self._set_cookie(FORM_COOKIE, self.form_token)
+        member = self.visitor
         return {
             "csrf": csrf_token((self.token if self.session is not None else None) or self.form_token),
             "form": self.form,
@@ -239,55 +230,6 @@ def live_route(
     return Route(path, name, who, get=keep_up_to_date)
 
 
-class Hall:
-    """Lets in by route: the session of a cookie, the token of a form, and nobody where they may not be."""
-
-    def __init__(self, pages: Pages, live: Live) -> None:
-        self._pages = pages
-        self._live = live
-        self._notes = Notes()
-
-    async def serve(self, route: Route, house: House, request: web.Request, inbound: Inbound, sink: HttpSink) -> None:
-        check_method(request, *route.methods)
-        token, session = find_visitor(house, request)
-        form_token = request.cookies.get(cookie_name(_FORM_COOKIE, is_secure(house, request)), "")
-        page = Page(house, self._pages, self._notes, request, inbound, sink, self._live, token, session, form_token)
-        if route.who != "anyone" and session is None:
-            await _ask_to_sign_in(page)
-            return
-        if route.who == "admin" and page.me.role != "admin":
-            raise ClientError("not_found", "There is no page here. It may have moved; start again from one of these.")
-        if session is not None:
-            page._member = await page.look(lambda conn: get_member(conn, page.me.user_id))
-            if route.who != "anyone" and must_set_up_totp(house.desk, session) and not request.path.startswith(TOTP_PATH):
-                await page.go(TOTP_PATH)
-                return
-        if request.method == "POST":
-            page.form = await read_form(request)
-            # A body may take its time, in which the session may have ended.
-            if page.has_ended:
-                raise _signed_out()
-            expected = token if session is not None else form_token
-            if not expected or not is_csrf_token(expected, page.form.take("csrf")):
-                if session is None and request.cookies.get(cookie_name(_SESSION_COOKIE, is_secure(house, request))):
-                    raise _signed_out()
-                raise ClientError(
-                    "forbidden",
-                    "This form was made for another session, or this browser keeps no cookies. Nothing was changed; go back, "
-                    "load the page anew and send it again.",
-                )
-        handler = route.post if request.method == "POST" else route.get
-        assert handler is not None
-        await handler(page)
-
-
-def find_visitor(house: House, request: web.Request) -> tuple[str | None, Session | None]:
-    """The token of the session's cookie and the living session, both None if there is none."""
-    token = request.cookies.get(cookie_name(_SESSION_COOKIE, is_secure(house, request)))
-    session = find_session(house.desk, token) if token else None
-    return (token, session) if session is not None else (None, None)
-
-
 def cookie_name(name: str, secure: bool) -> str:
     """Over TLS such that no other host and no plain HTTP can have set it (RFC 6265bis §4.1.3.2)."""
     return f"__Host-{name}" if secure else name
@@ -305,14 +247,3 @@ def _attention(house: House) -> dict[str, int]:
         "/admin/upstreams": sum(needs_attention(each) for each in upstreams),
         "/admin/ledger": broken_invariants() + (not house.writer.accepting),
     }
-
-
-async def _ask_to_sign_in(page: Page) -> None:
-    if page.request.method == "POST":
-        raise _signed_out()
-    wanted = local_path(page.request.rel_url.raw_path_qs)
-    await page.go(f"{LOGIN_PATH}?{urlencode({'next': wanted})}" if wanted != HOME_PATH else LOGIN_PATH)
-
-
-def _signed_out() -> ClientError:
-    return ClientError("unauthenticated", "Your session has ended, and nothing was changed. Sign in, and send this again.")

@@ -22,10 +22,11 @@ from gateway.house import House
 from gateway.proxy.walk import Inbound
 from gateway.web import admin, dashboard, entry, key_page
 from gateway.web.forms import local_path, read_form
+from gateway.web.hall import Hall, find_visitor
 from gateway.web.live import Live
 from gateway.web.manual import FIRST, GROUPS, ORDER, TITLES
 from gateway.web.models import list_models, show_model
-from gateway.web.page import Hall, Route, find_visitor
+from gateway.web.page import Route
 from gateway.web.pages import MARKDOWN, SECURITY_HEADERS, THEMES, Pages, answer_text, base_url
 from gateway.web.static import Static
 
