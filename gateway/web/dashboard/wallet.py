@@ -12,7 +12,7 @@ from gateway.errors import ClientError
 from gateway.ids import render_id
 from gateway.money import format_usd
 from gateway.web.page import Page, Route
-from gateway.web.text import stamp, usd
+from gateway.web.text import iso_day, stamp, usd
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,8 @@ def _told(statement: Statement) -> dict[str, Any]:
 def _row(line: Line) -> tuple[object, ...]:
     one, several = WORDS[line.what]
     return (
-        stamp(line.at_ms),
+        # What stands for a whole day has no time of its own.
+        iso_day(line.at_ms) if line.folded else stamp(line.at_ms),
         several if line.folded else one,
         line.count,
         line.transfer_id,
