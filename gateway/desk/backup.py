@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,8 +45,8 @@ class _Left(Exception):
 
 
 async def back_up_house(desk: Desk, actor: str, *, file: str) -> dict[str, Any]:
-    """As `create_backup`, of the running house, which remembers who took a copy of everything, and when. Cancelled, it leaves
-    nothing behind."""
+    """As `create_backup`, of the running house, which remembers who took a copy of everything, and when. Cancelled before the
+    copy is whole, it leaves nothing behind."""
     conn = open_reader(desk.database)
     left = threading.Event()
 
@@ -62,7 +62,8 @@ async def back_up_house(desk: Desk, actor: str, *, file: str) -> dict[str, Any]:
         made = await asyncio.to_thread(work)
     except asyncio.CancelledError:
         left.set()
-        conn.interrupt()
+        with suppress(sqlite3.ProgrammingError):  # it has just ended, and closed it: the copy is made
+            conn.interrupt()
         raise
     at_ms = desk.clock.at_ms()
 

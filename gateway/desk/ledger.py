@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import threading
 from contextlib import closing
 
@@ -42,21 +41,21 @@ async def run_audit(desk: Desk, by: str, *, since_checkpoint: bool = False) -> a
         left.set()
     at_ms, took_ms = desk.clock.at_ms(), desk.clock.now_ms() - began_ms
 
+    # First what needs no disk: one in trouble may be what broke the books.
+    tell_findings(report, at_ms)
+    broken = report.wallets & {wallet.id for wallet in desk.book.wallets()}
+    for wallet_id in broken:
+        desk.book.freeze(wallet_id)
+
     def remember(ledger: LedgerWriter) -> None:
         if report.clean:
             audit.store_checkpoint(ledger.conn, report, at_ms)
+        for wallet_id in broken:
+            wallets.set_frozen(ledger.conn, wallet_id, True)
         audits.insert_audit(ledger.conn, report, at_ms=at_ms, took_ms=took_ms, by=by, whole=not since_checkpoint)
 
     await desk.writer.run(remember)
-    tell_findings(report, at_ms)
-    for wallet_id in report.wallets & {wallet.id for wallet in desk.book.wallets()}:
-        desk.book.freeze(wallet_id)
-        await desk.writer.run(functools.partial(_freeze, wallet_id))
     return report
-
-
-def _freeze(wallet_id: int, ledger: LedgerWriter) -> None:
-    wallets.set_frozen(ledger.conn, wallet_id, True)
 
 
 def tell_findings(report: audit.Report, at_ms: int) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 
-from gateway.storage.rollups import mark
-
 
 def table_sizes(conn: sqlite3.Connection) -> dict[str, int]:
     """Rows by what they are. Ids of transfers and of audit rows have no gaps; charged requests are summed up to the roll-ups'
-    mark and counted above it; the others are few."""
-    (rolled_up,) = conn.execute("select coalesce(sum(requests), 0) from usage_days").fetchone()
-    (above,) = conn.execute("select count(*) from usage where request_id > ?", (mark(conn),)).fetchone()
+    mark and counted above it, by one statement, as the mark moves; the others are few."""
+    (charged,) = conn.execute(
+        """
+        select (select coalesce(sum(requests), 0) from usage_days)
+          + (select count(*) from usage where request_id > (select request_id from rollup_mark))
+        """
+    ).fetchone()
     (transfers,) = conn.execute("select coalesce(max(id), 0) from transfers").fetchone()
     (audit_rows,) = conn.execute("select coalesce(max(id), 0) from audit_log").fetchone()
     few = conn.execute(
@@ -19,7 +21,7 @@ def table_sizes(conn: sqlite3.Connection) -> dict[str, int]:
         " (select count(*) from sessions)"
     ).fetchone()
     return {
-        "charged requests": rolled_up + above,
+        "charged requests": charged,
         "transfers": transfers,
         "audit rows": audit_rows,
         **dict(zip(("users", "keys", "vouchers", "sessions"), few, strict=True)),
