@@ -119,7 +119,7 @@ def sum_newest(conn: sqlite3.Connection, asked: Range, result: Result) -> Sums:
 
 def count_void(conn: sqlite3.Connection, asked: Range) -> tuple[int, bool]:
     """How many cost nothing, and whether that is all of them or those among the newest SCAN_ROWS."""
-    low, high = _by_id(asked)
+    low, high = _by_id(conn, asked)
     floor = _floor(conn, "holds indexed by holds_void", "id", "state = 'void'", asked, (low, high))
     row = conn.execute(
         f"""
@@ -176,7 +176,7 @@ def _streams(
         return found, None
 
     def void(span: Span, limit: int) -> tuple[list[dict[str, Any]], int | None]:
-        low, high = _by_id(asked)
+        low, high = _by_id(conn, asked)
         part, stop = in_part((max(low, span[0]), min(high, span[1])), "holds indexed by holds_void", "id", "state = 'void'")
         sql = _holds("holds_void", f"h.wallet_id = :wallet and h.state = 'void' {_void_where(asked)}", order)
         found = _read(conn, sql, asked, part, limit)
@@ -233,9 +233,20 @@ def _extent(spans: Sequence[Span]) -> Span:
     return spans[0][0], spans[-1][1]
 
 
-def _by_id(asked: Range) -> Span:
-    """The ids of what ended in the range, by their time: nothing runs for a day, and clocks are set by less."""
-    low, high = lowest_id(max(0, asked.start_ms - DAY_MS)), lowest_id(asked.end_ms + DAY_MS)
+def _by_id(conn: sqlite3.Connection, asked: Range) -> Span:
+    """The ids of what ended in the range, by their time: nothing runs for a day, and clocks are set by less. But what died with
+    its process ended when the next one started, however long nobody was here."""
+    (died_ms,) = conn.execute(
+        """
+        select min(left_at_ms) from (
+          select started_at_ms, lag(coalesce(seen_at_ms, started_at_ms)) over (order by id) as left_at_ms from boots
+        )
+        where started_at_ms >= ? and started_at_ms < ?
+        """,
+        (asked.start_ms - DAY_MS, asked.end_ms),
+    ).fetchone()
+    since_ms = asked.start_ms if died_ms is None else min(asked.start_ms, died_ms)
+    low, high = lowest_id(max(0, since_ms - DAY_MS)), lowest_id(asked.end_ms + DAY_MS)
     return min(low, _ID_MAX), min(high, _ID_MAX)
 
 
