@@ -66,7 +66,14 @@ async def open_request(house: House, secret: str, *, hold_nanos: int = 10**9) ->
 
 
 async def settle_request(
-    house: House, request_id: int, key: Key, *, usage: Usage = USAGE, limit_nanos: int | None = None, upstream_id: str = ""
+    house: House,
+    request_id: int,
+    key: Key,
+    *,
+    usage: Usage = USAGE,
+    limit_nanos: int | None = None,
+    upstream_id: str = "",
+    detail: DetailRow = DETAIL,
 ) -> int:
     """Charge it as the walk would; returns the cost."""
     deployment = house.walk.router.deployments(MODEL)[0]
@@ -80,7 +87,7 @@ async def settle_request(
     )
     served = Served("demo", "theirs", deployment.terms, usage, cost)
     done = house.desk.book.settle(hold, cost)
-    row = ResolutionRow(done, key.id, MODEL, at_ms, attempts, DETAIL, served=served, flags="model_mismatch unknown_usage:x")
+    row = ResolutionRow(done, key.id, MODEL, at_ms, attempts, detail, served=served, flags="model_mismatch unknown_usage:x")
     await house.writer.submit_acknowledged(row)
     return cost
 

@@ -60,9 +60,6 @@ class Filter:
     search: str = ""
     errors: Mapping[str, str] = field(default_factory=dict)
 
-    def range_of(self, wallet_id: int, session: str | None) -> Range:
-        return Range(self.start_ms, self.end_ms, wallet_id, self.key_id, self.model, session)
-
     def includes(self, at_ms: int) -> bool:
         return self.start_ms <= at_ms < self.end_ms
 
@@ -182,7 +179,7 @@ def list_page(
         if asked.search.startswith("req_"):
             return Listing([], _NOTHING, missing="There is no request of this id among yours.")
         session = asked.search or None
-        scope = asked.range_of(wallet_id, session)
+        scope = _scope(conn, asked, wallet_id, session)
         running = asked.includes(now_ms)
         totals, models = _sum(conn, scope, asked.result, running)
         found, newer, older = _turn_to(conn, scope, asked.result, running, before_id, after_id)
@@ -210,7 +207,7 @@ def list_csv(
         if request_id is not None or asked.search.startswith("req_"):
             row = None if request_id is None else requests.find_request(conn, wallet_id, request_id)
             return render_csv(header, [_csv_row(row)] if row else []), None
-        scope = asked.range_of(wallet_id, asked.search or None)
+        scope = _scope(conn, asked, wallet_id, asked.search or None)
         found = requests.list_requests(
             conn, scope, asked.result, running=asked.includes(now_ms), limit=CSV_ROWS, before_id=before_id
         )
@@ -249,6 +246,12 @@ def list_user_keys(conn: sqlite3.Connection, user_id: int, key_id: int | None = 
 _NOTHING = Totals(0, dict.fromkeys(OWN_MEASURES, 0))
 # The column of a roll-up that counts a result; what is done is the rest.
 _COUNTED = {"estimated": "estimated_requests", "partial": "partial_requests", "recovered": "recovered_requests"}
+
+
+def _scope(conn: sqlite3.Connection, asked: Filter, wallet_id: int, session: str | None) -> Range:
+    """A session is told of as far back as there is detail: what is being pruned is not told in part."""
+    start_ms = asked.start_ms if session is None else min(max(asked.start_ms, detail_from_ms(conn)), asked.end_ms)
+    return Range(start_ms, asked.end_ms, wallet_id, asked.key_id, asked.model, session)
 
 
 def _find_own(conn: sqlite3.Connection, text: str, user_id: int, wallet_id: int) -> int | None:
