@@ -27,6 +27,7 @@ from gateway.desk.desk import Desk
 from gateway.desk.ledger import run_audit
 from gateway.desk.rollups import RollUp, prove_rollups, prune
 from gateway.desk.signin import keep_sessions
+from gateway.errors import HouseError
 from gateway.ids import render_id
 from gateway.metrics import alarm, loop_lag_ms
 from gateway.notices import LOOK_EVERY_S, Notifier
@@ -136,6 +137,11 @@ async def _every(seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(seconds)
         try:
             await chore()
+        except HouseError as error:
+            # A disk in trouble: told once, or a chore of every second would fill the log, which may lie on that disk.
+            if metrics.chores[chore.__name__][2]:
+                logger.error("a chore failed (%s): %s; it is tried every %d s", chore.__name__, error, seconds)
+            metrics.chore_ran(chore.__name__, seconds, well=False)
         except Exception:
             logger.exception("a chore failed; it runs again in %d s", seconds)
             metrics.chore_ran(chore.__name__, seconds, well=False)
