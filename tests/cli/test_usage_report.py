@@ -13,15 +13,14 @@ import pytest
 from gateway.house import House
 from gateway.money import parse_usd
 from gateway.storage.recovery import highest_request_id
-from tests import desk_tools
 from tests.cli.tools import Shell, make_shell
-from tests.desk_tools import act, desk_house, make_ada, open_request, settle_request
+from tests.desk_tools import DETAIL, act, desk_house, make_ada, open_request, settle_request
 from tests.fakes import FakeClock
 
 SPAN = ("--start", "2026-05-01", "--end", "2026-05-31")
 
 
-async def use(house: House, monkeypatch: pytest.MonkeyPatch) -> int:
+async def use(house: House) -> int:
     """Two requests of ada and one of bob, each of another session; returns what all cost."""
     ada = await make_ada(house)
     await act(house, "users.create", name="bob")
@@ -29,16 +28,16 @@ async def use(house: House, monkeypatch: pytest.MonkeyPatch) -> int:
     bob = await act(house, "keys.create", user="bob", name="bob's laptop")
     cost = 0
     for secret, session in ((ada["secret"], "s1"), (ada["secret"], "\x1b[2Jcls"), (bob["secret"], "=1+1")):
-        monkeypatch.setattr(desk_tools, "DETAIL", replace(desk_tools.DETAIL, session=session, agent="a1"))
-        cost += await settle_request(house, *await open_request(house, secret, hold_nanos=10**8))
+        detail = replace(DETAIL, session=session, agent="a1")
+        cost += await settle_request(house, *await open_request(house, secret, hold_nanos=10**8), detail=detail)
         await house.writer.run(lambda ledger: ledger.roll_up(highest_request_id(ledger.conn)))
     return cost
 
 
-async def test_a_report_of_everybody(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_report_of_everybody(tmp_path: Path, clock: FakeClock) -> None:
     shell = make_shell(tmp_path)
     async with desk_house(shell.data, clock) as house:
-        cost = await use(house, monkeypatch)
+        cost = await use(house)
     await asyncio.to_thread(look, shell, cost)
 
 
