@@ -53,6 +53,12 @@ class Form:
         self.errors[field] = message[:1].upper() + message[1:] + ("" if message.endswith((".", "!", "?")) else ".")
 
 
+def parse_number(text: str) -> int | None:
+    """What plain digits say, as far as a row's number goes; None for anything else: signs, blanks, digits of other scripts."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else None
+    return number if number is not None and number < 2**63 else None
+
+
 async def read_form(request: web.Request) -> Form:
     """The fields of a form, each once. Raises ClientError, `forbidden` if another site's page sent it."""
     check_origin(request)

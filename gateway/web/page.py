@@ -25,7 +25,7 @@ from gateway.house import House
 from gateway.proxy.walk import Inbound
 from gateway.sessions import ABSOLUTE_MS, Session, csrf_token, make_token
 from gateway.upstreams.base import Headers
-from gateway.web.forms import Form
+from gateway.web.forms import Form, parse_number
 from gateway.web.live import EVENT_STREAM, Live, Part, Read, Stamp
 from gateway.web.notes import Note, Notes, Tone
 from gateway.web.pages import HTML, SECURITY_HEADERS, Pages, base_url
@@ -125,9 +125,9 @@ class Page:
     def number(self, name: str) -> int:
         """A number in the path. Raises ClientError `not_found` for what is none of ours."""
         text = self.request.match_info[name]
-        if not text.isascii() or not text.isdigit() or len(text) > 19 or int(text) >= 2**63:
+        if (number := parse_number(text)) is None:
             raise ClientError("not_found", "There is no page here. It may have moved; start again from one of these.")
-        return int(text)
+        return number
 
     async def look(self, read: Callable[[Any], T]) -> T:
         """What `read` finds on a connection of its own, in a thread: pages never read on the loop."""

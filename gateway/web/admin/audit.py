@@ -12,7 +12,7 @@ from gateway.desk.acts import WRITES
 from gateway.desk.audit import list_audit
 from gateway.desk.keys import MONEY_LIMITS
 from gateway.errors import ClientError
-from gateway.web.forms import Form
+from gateway.web.forms import Form, parse_number
 from gateway.web.page import Page, Route
 from gateway.web.text import plain, stamp
 
@@ -44,7 +44,7 @@ async def show_audit(page: Page) -> None:
         "actions": sorted({*WRITES, *OTHER_ACTIONS, *(act.split(".")[0] for act in WRITES)}),
     }
     before = page.form.get("before")
-    before_id = int(before) if before.isascii() and before.isdigit() and 0 < len(before) < 19 and int(before) else None
+    before_id = parse_number(before) or None
     try:
         found = await page.look(lambda conn: list_audit(conn, before=before_id, **asked))
     except ClientError as error:

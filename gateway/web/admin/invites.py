@@ -8,6 +8,7 @@ from gateway.access import DEFAULT_PLAN
 from gateway.desk import invites
 from gateway.errors import ClientError
 from gateway.web.entry import INVITE_PATH
+from gateway.web.forms import parse_number
 from gateway.web.page import Page, Route
 
 PATH = "/admin/invites"
@@ -72,13 +73,12 @@ ROUTES = (
 
 
 async def _invites(page: Page) -> dict[str, Any]:
-    before = page.query.get("before", "")
-    below = int(before) if before.isascii() and before.isdigit() and len(before) < 19 else 2**63
-    found = [invite for invite in reversed(await page.look(invites.list_invites)) if invite["id"] < below]
+    before_id = parse_number(page.query.get("before", ""))
+    found = [invite for invite in reversed(await page.look(invites.list_invites)) if invite["id"] < (before_id or 2**63)]
     return {
         "invites": found[:PAGE],
         "older": found[PAGE - 1]["id"] if len(found) > PAGE else None,
-        "paged": bool(before),
+        "paged": bool(before_id),
         "signup": page.desk.gate.rules.signup,
         "plans": {name: name for name in page.desk.plans},
     }

@@ -12,6 +12,7 @@ from typing import Any
 from gateway.desk.acts import perform
 from gateway.desk.books import TRANSFERS_SHOWN, Books, Check, read_books
 from gateway.errors import ClientError
+from gateway.web.forms import parse_number
 from gateway.web.page import Page, Route
 
 PATH = "/admin/ledger"
@@ -92,9 +93,9 @@ def _place(page: Page, name: str) -> int | None:
     text = page.query.get(name)
     if text is None:
         return None
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
+    if (number := parse_number(text)) is None:
         raise ClientError("invalid_request", f"{name} is the number of a transfer, such as 1200.", param=name)
-    return int(text)
+    return number
 
 
 def _pages(books: Books, before_id: int | None, after_id: int | None) -> dict[str, Any]:

@@ -33,11 +33,8 @@ async def topup(page: Page) -> None:
         await page.refuse("admin/topup.html", error, **_movement(page, user))
         return
     amount, reference = usd(done["amount_nanos"]), done["reference"]
-    if done["applied"]:
-        await page.go(f"{PATH}/{user['id']}", f"Topped up by {amount}, reference {reference}.")
-    else:
-        told = f"The top-up of {amount} with the reference {reference} was made before. Nothing was moved again."
-        await page.go(f"{PATH}/{user['id']}", told, "warn")
+    before = f"The top-up of {amount} with the reference {reference}"
+    await _tell(page, user, done, f"Topped up by {amount}, reference {reference}.", before)
 
 
 # ── out ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -68,11 +65,8 @@ async def withdraw(page: Page) -> None:
         await page.refuse("admin/withdraw.html", error, **_movement(page, user))
         return
     amount, reference = usd(done["amount_nanos"]), done["reference"]
-    if done["applied"]:
-        await page.go(f"{PATH}/{user['id']}", f"Withdrawn: {amount}, reference {reference}.")
-    else:
-        told = f"The withdrawal of {amount} with the reference {reference} was made before. Nothing was moved again."
-        await page.go(f"{PATH}/{user['id']}", told, "warn")
+    before = f"The withdrawal of {amount} with the reference {reference}"
+    await _tell(page, user, done, f"Withdrawn: {amount}, reference {reference}.", before)
 
 
 # ── back ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -108,11 +102,7 @@ async def refund(page: Page) -> None:
         await page.refuse("admin/refund.html", error, user=user, paid=paid)
         return
     amount = usd(done["amount_nanos"])
-    if done["applied"]:
-        await page.go(f"{PATH}/{user['id']}", f"Refunded: {amount} of {paid.request_id}.")
-    else:
-        told = f"The refund of {amount} of {paid.request_id} was made before. Nothing was moved again."
-        await page.go(f"{PATH}/{user['id']}", told, "warn")
+    await _tell(page, user, done, f"Refunded: {amount} of {paid.request_id}.", f"The refund of {amount} of {paid.request_id}")
 
 
 ROUTES = (
@@ -123,6 +113,14 @@ ROUTES = (
 
 
 # ── leaves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _tell(page: Page, user: dict[str, Any], done: dict[str, Any], words: str, before: str) -> None:
+    """On the user's page: that it was done, or that `before`, the same movement, was."""
+    if done["applied"]:
+        await page.go(f"{PATH}/{user['id']}", words)
+    else:
+        await page.go(f"{PATH}/{user['id']}", f"{before} was made before. Nothing was moved again.", "warn")
 
 
 def _typed(page: Page, user: dict[str, Any]) -> dict[str, Any]:

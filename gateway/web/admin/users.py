@@ -22,6 +22,7 @@ from gateway.money import format_usd
 from gateway.storage.people import State
 from gateway.web.admin.limits import limits_told
 from gateway.web.entry import WELCOME_PATH
+from gateway.web.forms import parse_number
 from gateway.web.page import Page, Route
 from gateway.web.pages import base_url
 
@@ -128,7 +129,7 @@ async def show_users(page: Page) -> None:
     words, state = page.query.get("q", "").strip(), page.query.get("state", "")
     asked: State = state if state in STATES else ""  # type: ignore[assignment]
     after = page.query.get("after", "")
-    after_id = int(after) if after.isascii() and after.isdigit() and len(after) < 19 else 0
+    after_id = parse_number(after) or 0
     found = await page.look(lambda conn: list_people(conn, page.now_ms, words=words, state=asked, after_id=after_id))
     filters = {name: value for name, value in (("q", words), ("state", asked)) if value}
     await page.show(

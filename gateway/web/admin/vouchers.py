@@ -12,6 +12,7 @@ from gateway.desk import vouchers
 from gateway.desk.checks import refused
 from gateway.desk.csv_text import render_csv
 from gateway.errors import ClientError
+from gateway.web.forms import parse_number
 from gateway.web.notes import Note
 from gateway.web.page import Page, Route
 
@@ -61,8 +62,7 @@ async def send_codes(page: Page) -> None:
 
 
 async def show_batch(page: Page) -> None:
-    before = page.query.get("before", "")
-    before_id = int(before) if before.isascii() and before.isdigit() and len(before) < 19 else None
+    before_id = parse_number(page.query.get("before", ""))
     _, batch = await _find(page)
     name = batch["batch"]
     listed = await page.look(lambda conn: vouchers.list_vouchers(conn, batch=name, before=before_id or None, limit=PAGE))
@@ -128,11 +128,10 @@ ROUTES = (
 
 
 async def _batches(page: Page) -> dict[str, Any]:
-    before = page.query.get("before", "")
-    below = int(before) if before.isascii() and before.isdigit() and len(before) < 19 else 2**63
-    found = [batch for batch in await page.look(vouchers.list_batches) if batch["first_voucher_id"] < below]
+    before_id = parse_number(page.query.get("before", ""))
+    found = [batch for batch in await page.look(vouchers.list_batches) if batch["first_voucher_id"] < (before_id or 2**63)]
     older = found[PAGE - 1]["first_voucher_id"] if len(found) > PAGE else None
-    return {"batches": found[:PAGE], "older": older, "paged": bool(before)}
+    return {"batches": found[:PAGE], "older": older, "paged": bool(before_id)}
 
 
 async def _find(page: Page) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -158,6 +157,6 @@ def _size(batch: dict[str, Any]) -> int:
 
 
 def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
+    if (count := parse_number(text)) is None:
         raise refused(f"count: write a number from 1 to {vouchers.BATCH_MAX}", "count")
-    return int(text)
+    return count

@@ -11,6 +11,7 @@ from gateway.desk.months import Line, Period, Statement, parse_period, read_stat
 from gateway.errors import ClientError
 from gateway.ids import render_id
 from gateway.money import format_usd
+from gateway.web.forms import parse_number
 from gateway.web.page import Page, Route
 from gateway.web.text import iso_day, stamp, usd
 
@@ -84,9 +85,9 @@ def _before(page: Page, period: Period) -> int | None:
     text = page.query.get("before")
     if text is None or not period.is_day:
         return None
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
+    if (number := parse_number(text)) is None:
         raise ClientError("invalid_request", "This address leads to no page of that day.", param="before")
-    return int(text)
+    return number
 
 
 def _told(statement: Statement) -> dict[str, Any]:
